@@ -1,0 +1,154 @@
+"""Intermediate boxes: the same whatever the chunks, the batch or the replay, and sound when time runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.laws.networks import NETWORKS, Case, case, cases
+from tests.operators.build import Builder
+from verifier.bounding.ascent import AscentOptions
+from verifier.bounding.dual import Objective, lower_bound
+from verifier.bounding.intermediate import (
+    IntermediateOptions,
+    by_dual,
+    by_steps,
+    interval_only,
+    relax_network,
+    unit_rows,
+)
+from verifier.bounding.interval import interval_boxes
+from verifier.operators import place
+from verifier.specs.region import Box
+
+TIGHT = 1e-10
+
+
+def assert_same(one: Mapping[str, Box], other: Mapping[str, Box], tolerance: float = TIGHT) -> None:
+    assert set(one) == set(other)
+    for name, box in one.items():
+        torch.testing.assert_close(box.lower, other[name].lower, rtol=tolerance, atol=tolerance, msg=name)
+        torch.testing.assert_close(box.upper, other[name].upper, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def _tightened(problem: Case, options: IntermediateOptions, deadline: float | None = None):
+    tighten = by_dual(problem.graph, problem.region, options, deadline)
+    return relax_network(problem.graph, problem.region, tighten)
+
+
+@settings(max_examples=20)
+@given(problem=cases(), ascent=st.booleans(), slopes=st.sampled_from(["adaptive", "zero", "one"]))
+def test_steps_reproduce_the_boxes(problem: Case, ascent: bool, slopes):
+    options = IntermediateOptions(slopes, AscentOptions(iterations=3) if ascent else None, chunk_bytes=2000)
+    first = _tightened(problem, options)
+    again = relax_network(problem.graph, problem.region, by_steps(problem.graph, problem.region, first.steps))
+    assert_same(first.boxes, again.boxes)
+    assert_same(
+        first.boxes,
+        relax_network(problem.graph, problem.region, by_steps(problem.graph, problem.region, again.steps)).boxes,
+    )
+
+
+@settings(max_examples=20)
+@given(problem=cases(), ascent=st.booleans())
+def test_chunks_do_not_change_the_boxes(problem: Case, ascent: bool):
+    ways = AscentOptions(iterations=3, patience=100) if ascent else None
+    whole = _tightened(problem, IntermediateOptions(ascent=ways, chunk_bytes=1 << 30))
+    single = _tightened(problem, IntermediateOptions(ascent=ways, chunk_bytes=1))
+    assert_same(whole.boxes, single.boxes, 1e-9)
+    for name, steps in single.steps.items():
+        assert all(rows.shape[1] == 1 for rows, _ in steps), name
+
+
+@settings(max_examples=20)
+@given(problem=cases(), slopes=st.sampled_from(["adaptive", "zero", "one"]))
+def test_a_batch_is_its_elements_one_by_one(problem: Case, slopes):
+    together = _tightened(problem, IntermediateOptions(slopes))
+    objective = Objective(problem.graph.output, problem.C)
+    bound = lower_bound(problem.graph, problem.region, together, objective)
+    for i in range(problem.region.batch):
+        region = problem.region.select(torch.tensor([i]))
+        alone = relax_network(problem.graph, region, by_dual(problem.graph, region, IntermediateOptions(slopes)))
+        single = lower_bound(problem.graph, region, alone, Objective(problem.graph.output, problem.C[i : i + 1]))
+        torch.testing.assert_close(single[0], bound[i], rtol=TIGHT, atol=TIGHT)
+        for name, box in alone.boxes.items():
+            # a batch may tighten more entries than an element alone asks for
+            assert bool((together.boxes[name].lower[i] >= box.lower[0] - TIGHT).all()), name
+            assert bool((together.boxes[name].upper[i] <= box.upper[0] + TIGHT).all()), name
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rows_shared_by_a_batch_equal_rows_of_each(name: str):
+    problem = case(name, "box", seed=5, radius=0.2)
+    relaxation = _tightened(problem, IntermediateOptions())
+    shared, repeated = problem.C[:1], problem.C[:1].expand_as(problem.C)
+    output = problem.graph.output
+    for found in (relaxation, relax_network(problem.graph, problem.region, interval_only)):
+        torch.testing.assert_close(
+            lower_bound(problem.graph, problem.region, found, Objective(output, shared)),
+            lower_bound(problem.graph, problem.region, found, Objective(output, repeated)),
+            rtol=TIGHT,
+            atol=TIGHT,
+        )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_after_the_deadline_intervals_stand(name: str):
+    problem = case(name, "l2", seed=2)
+    found = _tightened(problem, IntermediateOptions(ascent=AscentOptions()), deadline=monotonic() - 1)
+    assert_same(found.boxes, interval_boxes(problem.graph, problem.region), 0.0)
+    assert not any(found.steps.values())
+    assert set(found.envelopes) == set(relax_network(problem.graph, problem.region, interval_only).envelopes)
+
+
+def test_nothing_wanted_is_nothing_done():
+    """All neurons stable: there is no row to bound."""
+    b = Builder(1, 2)
+    hidden = b.relu(b.add("linear", "x", weight=[[1.0, 1.0], [1.0, -1.0]], bias=[5.0, 5.0]))
+    b.relu(b.add("linear", hidden, weight=[[1.0, 1.0]], bias=[50.0]))
+    graph = place(b.graph())
+    region = Box(torch.zeros(2, 1, 2).double(), torch.ones(2, 1, 2).double())
+    found = relax_network(graph, region, by_dual(graph, region, IntermediateOptions(ascent=AscentOptions())))
+    assert not any(found.steps.values())
+    objective = Objective(graph.output, torch.ones(1, 1, 1, 1).double())
+    # the sum 60 + 2 x0 is exact on lines, 59 on intervals
+    assert lower_bound(graph, region, found, objective).tolist() == [[60.0], [60.0]]
+
+
+def test_an_activation_of_the_input_itself():
+    b = Builder(1, 2)
+    b.add("linear", b.relu("x"), weight=[[1.0, -1.0]])
+    graph = place(b.graph())
+    region = case("mlp", "l1", 0).region.reshape((3,))
+    region = type(region)(*(torch.zeros(1, 1, 2).double(),), torch.ones(1).double(), _unit(), 1)  # type: ignore[call-arg]
+    found = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    bound = lower_bound(graph, region, found, Objective(graph.output, torch.ones(1, 1, 1, 1).double()))
+    assert -1.0 - 1e-12 <= float(bound) + 0.5 and float(bound) <= -1.0 + 1e-12
+
+
+def _unit() -> Box:
+    return Box(-torch.ones(1, 1, 2).double(), torch.ones(1, 1, 2).double())
+
+
+def test_unit_rows_are_entries_and_their_negatives():
+    b = Builder(2, 2)
+    graph = b.graph("x")
+    rows = unit_rows(graph, "x", torch.tensor([[3, 0], [1, 2]]), torch.float64)
+    assert rows.C.shape == (2, 4, 2, 2)
+    assert rows.C.flatten(2).argmax(2)[:, :2].tolist() == [[3, 0], [1, 2]]
+    assert torch.equal(rows.C[:, :2], -rows.C[:, 2:]) and float(rows.C.abs().sum()) == 8.0
+
+
+def test_two_activations_of_one_value_share_its_box():
+    b = Builder(1, 2)
+    hidden = b.add("linear", b.relu(b.add("linear", "x", weight=[[1.0, 1.0], [1.0, -1.0]])), weight=[[1.0, -1.0], [1.0, 1.0]])
+    b.add("add", b.relu(hidden), b.add("sigmoid", hidden))
+    graph = place(b.graph())
+    region = Box(-torch.ones(1, 1, 2).double(), torch.ones(1, 1, 2).double())
+    found = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    assert len(found.envelopes) == 3 and len(found.steps[hidden]) == 1

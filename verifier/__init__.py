@@ -1,0 +1,69 @@
+"""verifier: proves, or refutes with a replayed counterexample, that a neural network meets a specification.
+
+Names are loaded on first use, so ``import verifier`` costs nothing: neither torch nor onnx is imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from verifier.errors import InputError
+    from verifier.graph import load
+    from verifier.pipeline import bounds, verify
+    from verifier.specs.datasets import load_dataset
+    from verifier.specs.property import Polytope, Property, Query
+    from verifier.specs.robustness import robustness
+    from verifier.specs.vnnlib import read_vnnlib
+    from verifier.verdict import Counterexample, Falsified, Undecided, Verdict, Verified
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Counterexample",
+    "Falsified",
+    "InputError",
+    "Polytope",
+    "Property",
+    "Query",
+    "Undecided",
+    "Verdict",
+    "Verified",
+    "__version__",
+    "bounds",
+    "load",
+    "load_dataset",
+    "read_vnnlib",
+    "robustness",
+    "verify",
+]
+
+#: exported name -> the module that it lives in.
+_HOMES = {
+    "Counterexample": "verifier.verdict",
+    "Falsified": "verifier.verdict",
+    "InputError": "verifier.errors",
+    "Polytope": "verifier.specs.property",
+    "Property": "verifier.specs.property",
+    "Query": "verifier.specs.property",
+    "Undecided": "verifier.verdict",
+    "Verdict": "verifier.verdict",
+    "Verified": "verifier.verdict",
+    "bounds": "verifier.pipeline",
+    "load": "verifier.graph",
+    "load_dataset": "verifier.specs.datasets",
+    "read_vnnlib": "verifier.specs.vnnlib",
+    "robustness": "verifier.specs.robustness",
+    "verify": "verifier.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

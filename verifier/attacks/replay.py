@@ -1,0 +1,135 @@
+"""Replay of candidate counterexamples on the original file: the only place that runs onnxruntime."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from verifier.errors import InputError
+from verifier.graph.ir import Graph
+from verifier.operators import evaluate, place
+from verifier.specs.property import Polytope, Property
+from verifier.verdict import Counterexample
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ERRORS_ONLY = 3
+_INPUT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+
+
+class Replayer:
+    """An onnxruntime session on the file that a graph was read from.
+
+    It runs on the CPU with one thread and refuses a file that has changed since it was read.
+
+    Args:
+        graph: as read, not placed on a device.
+
+    Raises:
+        InputError: the graph was not read from a file, the file is gone or has changed, or onnxruntime cannot load it.
+    """
+
+    def __init__(self, graph: Graph):
+        if graph.file is None:
+            raise InputError("network", "it was not read from a file", "save it as ONNX to have results replayed")
+        self.graph = graph
+        self.path = graph.file.path
+        self._model = self._read(graph.file.sha256)
+        self._session = self._open(self._model)
+        node = self._session.get_inputs()[0]
+        if node.type not in _INPUT_TYPES:
+            raise InputError(str(self.path), f"its input is a {node.type}", "give a network with floating-point input")
+        self._input, self._dtype = node.name, _INPUT_TYPES[node.type]
+        outputs = [output.name for output in self._session.get_outputs()]
+        self._output = graph.output if graph.output in outputs else outputs[0]
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Output (*Y), as onnxruntime returns it, for one input x (*X), which is rounded to the network's type."""
+        (y,) = self._session.run([self._output], {self._input: self._feed(x)})
+        return np.asarray(y).reshape(self.graph.output_shape)
+
+    def representable(self, x: np.ndarray) -> np.ndarray:
+        """x (*X) float64 as the network sees it: rounded to its input type, float64 again."""
+        return self._feed(x).astype(np.float64)
+
+    def intermediates(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Value of every tensor of the file for one input x (*X), by its name in the file."""
+        import onnx
+
+        model = onnx.ModelProto.FromString(self._model)
+        known = {output.name for output in model.graph.output}
+        names = [name for node in model.graph.node for name in node.output if name and name not in known]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        session = self._open(model.SerializeToString())
+        values = session.run(None, {self._input: self._feed(x)})
+        return {output.name: np.asarray(v) for output, v in zip(session.get_outputs(), values, strict=True)}
+
+    @cached_property
+    def exact(self) -> Graph:
+        """The graph in float64 on the CPU."""
+        return place(self.graph, torch.float64, "cpu")
+
+    def _feed(self, x: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(x, dtype=self._dtype).reshape(self.graph.input_shape)
+
+    def _read(self, sha256: str) -> bytes:
+        try:
+            model = self.path.read_bytes()
+            model = gzip.decompress(model) if model.startswith(_GZIP_MAGIC) else model
+        except (OSError, EOFError) as error:
+            raise InputError(str(self.path), f"cannot be read again ({error})", "keep the file in its place") from error
+        if hashlib.sha256(model).hexdigest() != sha256:
+            raise InputError(str(self.path), "the file changed while it was being verified", "run again")
+        return model
+
+    def _open(self, model: bytes) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # A model that comes as bytes has no folder of its own; its external data lies beside the file.
+        folder = str(self.path.resolve().parent)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            reason = str(error).splitlines()[0]
+            raise InputError(str(self.path), f"onnxruntime cannot load it ({reason})", "check the model") from error
+
+
+def replay(replayer: Replayer, prop: Property, x: np.ndarray, index: int = 0) -> Counterexample | None:
+    """The counterexample next to a candidate input, at zero tolerance, or None.
+
+    The input is moved to the nearest point of the region that can be handed to the network as it is, and onnxruntime's
+    output must lie in an unsafe polytope as written. Where a coordinate has no float32 value (the specification fixes
+    it to such a number), onnxruntime cannot run at the point itself; then the output of the exact point in float64
+    must lie in the same polytope as well.
+
+    Args:
+        replayer: session on the original file.
+        prop: the property; its region has batch size 1.
+        x: (*X) float64.
+        index: number of the property in its query, recorded in the result.
+    """
+    witness = prop.region.witness(np.asarray(x, dtype=np.float64))
+    if witness is None:
+        return None
+    output = replayer.run(witness)
+    broken = _broken(prop.unsafe, output)
+    if broken and not np.array_equal(replayer.representable(witness), witness):
+        exact = evaluate(replayer.exact, torch.from_numpy(witness).unsqueeze(0)).squeeze(0).numpy()
+        also = _broken(prop.unsafe, exact)
+        broken = [polytope for polytope in broken if polytope in also]
+    return Counterexample(witness, output, index, broken[0]) if broken else None
+
+
+def _broken(unsafe: tuple[Polytope, ...], y: np.ndarray) -> list[int]:
+    """Numbers of the polytopes that hold output y; an output that is not finite proves nothing."""
+    if not np.isfinite(y).all():
+        return []
+    return [number for number, polytope in enumerate(unsafe) if polytope.contains(y)]

@@ -1,0 +1,47 @@
+"""How an attack moves in an input set, for every kind of region.
+
+A region tells where a linear function is smallest; that is enough to find its centre and its steepest steps.
+Axes: R restarts, P properties (the region's batch), ``*X`` the input.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verifier.specs.region import Region
+
+
+def extreme(region: Region, direction: Tensor) -> Tensor:
+    """The points of the region that minimise ``<direction, x>``; (R, P, *X) both.
+
+    They are the derivative of the minimum with respect to the linear function (the envelope theorem), so what a region
+    offers to the bounds serves here as well.
+    """
+    with torch.enable_grad():
+        A = direction.detach().transpose(0, 1).contiguous().requires_grad_()
+        (points,) = torch.autograd.grad(region.minimum(A).sum(), A)
+    return points.transpose(0, 1)
+
+
+def centre(region: Region) -> Tensor:
+    """(1, P, *X): the minimiser of the zero function, which is the centre of every region."""
+    return region.project(extreme(region, torch.zeros_like(region.enclosing_box().lower).unsqueeze(0)))
+
+
+def steepest(region: Region, gradient: Tensor) -> Tensor:
+    """The step of steepest descent in the region's own geometry, (R, P, *X): half its extent along ``-gradient``.
+
+    That is ``-radius * sign(gradient)`` in a box, ``-radius * gradient / |gradient|_2`` in a Euclidean ball, and a
+    move of the few coordinates with the largest gradients in an L1 ball. Where the gradient is zero, so is the step.
+    """
+    low, high = extreme(region, torch.cat([gradient, -gradient])).chunk(2)
+    return torch.where(gradient == 0, 0, (low - high) / 2)
+
+
+def normalised(gradient: Tensor) -> Tensor:
+    """A gradient (R, P, *X) scaled to an L1 norm of one per restart and property; zeros and NaN become zeros."""
+    gradient = torch.nan_to_num(gradient, posinf=0, neginf=0)
+    norm = gradient.abs().flatten(2).sum(-1)
+    smallest = torch.finfo(gradient.dtype).tiny
+    return gradient / norm.clamp(min=smallest).reshape(*norm.shape, *[1] * (gradient.ndim - 2))

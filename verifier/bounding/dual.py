@@ -1,0 +1,151 @@
+"""The dual function: the one place where certified bounds come from.
+
+`lower_bound` is sound for *every* dual point. CROWN (Zhang et al. 2018, arXiv 1811.00866) evaluates it at one fixed
+point, alpha-CROWN (Xu et al. 2021, arXiv 2011.13824) climbs it, and an LP's dual solution is a point of it as well.
+
+Axes: B batch, S objective rows, ``*X`` the shape of a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.relax import relax
+from verifier.graph.ir import Graph
+from verifier.operators.table import OPERATORS
+from verifier.relaxations.envelope import Envelope
+from verifier.specs.region import Box, Region
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Rows ``<C, value of node> + offset`` whose minimum over a region is sought.
+
+    Args:
+        node: name of a node.
+        C: (B, S, *X) coefficients; B may be 1 where all of the batch share the rows.
+        offset: (B, S) or None for zero.
+    """
+
+    node: str
+    C: Tensor
+    offset: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """The free arguments of the dual function.
+
+    Args:
+        weights: for each activation, the weights of its lower and its upper family, (B, S, *X) or (B, 1, *X) in
+            [0, 1]; None (or no entry) takes CROWN's adaptive rule.
+    """
+
+    weights: Mapping[str, tuple[Tensor | None, Tensor | None]] = field(default_factory=dict)
+
+
+#: rules for the line weights of CROWN
+Slopes = Literal["adaptive", "zero", "one"]
+
+
+def fixed_point(envelopes: Mapping[str, Envelope], slopes: Slopes) -> DualPoint:
+    """The dual point of CROWN without a choice per neuron, or (``adaptive``) with its own.
+
+    ``zero`` and ``one`` take the first and the last line of every family: for ReLU, the lower line of slope 0
+    (as in Fast-Lin's dual) and of slope 1.
+    """
+    if slopes == "adaptive":
+        return DualPoint()
+    value = 0.0 if slopes == "zero" else 1.0
+
+    def fill(default: Tensor | None) -> Tensor | None:
+        return None if default is None else torch.full_like(default, value).unsqueeze(1)
+
+    return DualPoint({name: (fill(e.lower.default), fill(e.upper.default)) for name, e in envelopes.items()})
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A network over a region, relaxed: what the dual function needs besides objective and dual point.
+
+    Args:
+        boxes: interval of every node known so far.
+        envelopes: of activations, each from the box of its input. Where an activation has none, the dual function
+            stops at its output and uses that node's box: with no envelopes at all it is interval propagation.
+        steps: for each node whose box was tightened, the rows (B, R) and dual points that did it, as evidence.
+    """
+
+    boxes: Mapping[str, Box]
+    envelopes: Mapping[str, Envelope]
+    steps: Mapping[str, tuple[tuple[Tensor, DualPoint], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LinearBound:
+    """``sum_name <A[name], value of name> + constant`` lies below the objective everywhere on the region.
+
+    Args:
+        A: coefficients (B, S, *X) on the network's input and on activations where the push stopped.
+        constant: (B, S).
+        magnitude: (B, S) sum of the absolute constants that were added up: the scale of rounding errors.
+    """
+
+    A: Mapping[str, Tensor]
+    constant: Tensor
+    magnitude: Tensor
+
+
+def lower_bound(
+    graph: Graph, region: Region, relaxation: Relaxation, objective: Objective, dual: DualPoint | None = None
+) -> Tensor:
+    """Lower bounds (B, S) of the objective's rows over a region, sound for every dual point.
+
+    Args:
+        graph: placed graph; every operator below the objective's node has a bound rule.
+        region: input set (batch B).
+        relaxation: boxes that enclose the nodes' values over the region, and envelopes over these boxes.
+        objective: the rows.
+        dual: the dual point; None is CROWN's.
+    """
+    bound = linear_bound(graph, relaxation.envelopes, objective, dual)
+    total = bound.constant
+    for name, A in bound.A.items():
+        total = total + (region if name == graph.input else relaxation.boxes[name]).minimum(A)
+    return total
+
+
+def linear_bound(
+    graph: Graph, envelopes: Mapping[str, Envelope], objective: Objective, dual: DualPoint | None = None
+) -> LinearBound:
+    """Push an objective back towards the input: at an activation every coefficient takes the line of its sign."""
+    weights = {} if dual is None else dual.weights
+    pending: dict[str, Tensor] = {objective.node: objective.C}
+    zero = objective.C.new_zeros(objective.C.shape[:2])
+    constants = [zero if objective.offset is None else objective.offset]
+    stopped: dict[str, Tensor] = {}
+    for node in reversed(graph.nodes):
+        A = pending.pop(node.name, None)
+        if A is None:
+            continue
+        operator = OPERATORS.get(node.op)
+        if operator is None or (operator.adjoint is None and node.name not in envelopes):
+            stopped[node.name] = A  # the input, or an activation without an envelope
+            continue
+        if operator.adjoint is None:
+            envelope, pair = envelopes[node.name], weights.get(node.name, (None, None))
+            part, constant = relax(A, envelope.lower.line(pair[0]), envelope.upper.line(pair[1]))
+            parts: tuple[Tensor | None, ...] = (part,)
+        else:
+            parts, constant = operator.adjoint(node, A, tuple(graph.shapes[name] for name in node.inputs))
+        if constant is not None:
+            constants.append(constant)
+        for name, part in zip(node.inputs, parts, strict=True):
+            if part is not None:
+                pending[name] = pending[name] + part if name in pending else part
+    total = torch.stack(torch.broadcast_tensors(*constants))
+    return LinearBound(stopped, total.sum(0), total.detach().abs().sum(0))

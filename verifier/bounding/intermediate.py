@@ -1,0 +1,178 @@
+"""Bounds of the inputs of all activations, layer by layer.
+
+Interval bounds first; then the dual function, but only for the neurons whose envelope depends on it (unstable ReLUs),
+in chunks of rows that fit a memory budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import AscentOptions, ancestors, ascend
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, fixed_point, lower_bound
+from verifier.bounding.interval import step
+from verifier.graph.ir import Graph
+from verifier.operators.table import OPERATORS
+from verifier.relaxations.envelope import Envelope
+from verifier.specs.box import flat
+from verifier.specs.region import Box, Region
+
+#: operators that mix entries: one of them on the way from a box keeps its interval exact, two do not
+MIXING = {"linear", "conv", "conv_transpose", "sum"}
+
+
+#: what tightened a node's box: rows (B, R) whose values and negatives were bounded, and the dual point (2R rows)
+Steps = tuple[tuple[Tensor, DualPoint], ...]
+#: (node name, relaxation so far, bool (B, *X) of the entries that matter) -> tighter box and the steps that prove it
+Tighten = Callable[[str, Relaxation, Callable[[Box], Tensor]], tuple[Box, Steps]]
+
+
+@dataclass(frozen=True)
+class IntermediateOptions:
+    """How intermediate boxes are tightened.
+
+    Args:
+        slopes: CROWN's rule for the line weights, see `fixed_point`.
+        ascent: options of an ascent for the rows that the fixed point leaves open, or None.
+        chunk_bytes: memory that the coefficients of one chunk of rows take in the widest layer; a few megabytes
+            stay in the processor's cache, which measures fastest on a CPU.
+    """
+
+    slopes: Slopes = "adaptive"
+    ascent: AscentOptions | None = None
+    chunk_bytes: int = 8 << 20
+
+
+def interval_only(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+    """Leave intervals as they are (the IBP in CROWN-IBP)."""
+    return relaxation.boxes[name], ()
+
+
+def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline: float | None = None) -> Tighten:
+    """Tighten by the dual function: once at CROWN's point, then by ascent where asked.
+
+    Args:
+        deadline: `time.monotonic` value after which nothing more is tightened (what stands stays sound).
+    """
+    exact = _exact_intervals(graph) if isinstance(region, Box) else set()
+
+    def late() -> bool:
+        return deadline is not None and monotonic() > deadline
+
+    def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+        box, steps = relaxation.boxes[name], ()
+        for ascent in (None,) if options.ascent is None else (None, options.ascent):
+            if name in exact or late():
+                break
+            now = replace(relaxation, boxes={**relaxation.boxes, name: box})
+            size = _rows_per_chunk(graph, name, box, options.chunk_bytes)
+            for rows in _wanted_rows(wanted(box)).split(size, dim=1):
+                if late() or rows.numel() == 0:
+                    break
+                bound, dual = _both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
+                box, steps = _intersect(box, rows, bound), (*steps, (rows, dual))
+        return box, steps
+
+    return tighten
+
+
+def by_steps(graph: Graph, region: Region, steps: Mapping[str, Steps]) -> Tighten:
+    """Tighten by dual points that are already known, as evidence is re-evaluated."""
+
+    def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+        box = relaxation.boxes[name]
+        for rows, dual in steps.get(name, ()):
+            objective = unit_rows(graph, name, rows, box.lower.dtype)
+            box = _intersect(box, rows, lower_bound(graph, region, relaxation, objective, dual))
+        return box, steps.get(name, ())
+
+    return tighten
+
+
+def relax_network(graph: Graph, region: Region, tighten: Tighten) -> Relaxation:
+    """Boxes of all nodes and envelopes of all activations of a placed graph over a region, in topological order.
+
+    Intervals first; `tighten` improves the box of each activation's input before its envelope is taken.
+    """
+    boxes: dict[str, Box] = {graph.input: region.enclosing_box()}
+    relaxed: dict[str, Envelope] = {}
+    steps: dict[str, Steps] = {}
+    for node in graph.nodes[1:]:
+        operator = OPERATORS[node.op]
+        if operator.envelope is not None and operator.splits is not None:
+            source, splits = node.inputs[0], partial(operator.splits, node)
+            if source not in steps:
+                boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed), splits)
+            relaxed[node.name] = operator.envelope(node, boxes[source])
+        boxes[node.name] = step(node, boxes, graph.input)
+    return Relaxation(boxes, relaxed, steps)
+
+
+def _exact_intervals(graph: Graph) -> set[str]:
+    """Nodes whose interval over a box cannot be improved: one chain of affine operators, one of which mixes entries."""
+    mixed = {graph.input: 0}
+    for node in graph.nodes[1:]:
+        chain = len(node.inputs) == 1 and OPERATORS[node.op].adjoint is not None
+        mixed[node.name] = mixed[node.inputs[0]] + (node.op in MIXING) if chain else 2
+    return {name for name, count in mixed.items() if count <= 1}
+
+
+def _wanted_rows(wanted: Tensor) -> Tensor:
+    """Flat indices (B, R) of the wanted entries (B, *X); elements that want fewer are filled up with others."""
+    mask = flat(wanted)
+    most = int(mask.sum(1).max())
+    return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def _both_sides(
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    name: str,
+    rows: Tensor,
+    slopes: Slopes,
+    ascent: AscentOptions | None,
+    deadline: float | None,
+) -> tuple[Tensor, DualPoint]:
+    """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives."""
+    objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)
+    if ascent is None:
+        dual = fixed_point(relaxation.envelopes, slopes)
+        return lower_bound(graph, region, relaxation, objective, dual), dual
+    return ascend(graph, region, relaxation, objective, ascent, deadline=deadline)
+
+
+def _intersect(box: Box, rows: Tensor, bound: Tensor) -> Box:
+    """A box (B, *X) cut down by bounds (B, 2R) of some entries and of their negatives.
+
+    Rounding can push the two sides of a nearly constant entry past each other; then both ends are swapped back.
+    """
+    below, above = bound.chunk(2, dim=1)
+    lower, upper = flat(box.lower), flat(box.upper)
+    lower = lower.scatter(1, rows, torch.maximum(below, lower.gather(1, rows)))
+    upper = upper.scatter(1, rows, torch.minimum(-above, upper.gather(1, rows)))
+    low, high = torch.minimum(lower, upper), torch.maximum(lower, upper)
+    return Box(low.reshape(box.lower.shape), high.reshape(box.upper.shape))
+
+
+def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Objective:
+    """The entries `rows` (B, R) of a node, and after them their negatives, as an objective of 2R rows."""
+    shape = graph.shapes[name]
+    size = prod(shape)
+    batch, count = rows.shape
+    C = torch.zeros(batch, 2 * count, size, dtype=dtype, device=rows.device)
+    C[:, :count].scatter_(2, rows.unsqueeze(2), 1.0)
+    C[:, count:].scatter_(2, rows.unsqueeze(2), -1.0)
+    return Objective(name, C.reshape(batch, 2 * count, *shape))
+
+
+def _rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int) -> int:
+    widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
+    return max(1, chunk_bytes // (2 * box.batch * box.lower.element_size() * widest))

@@ -1,0 +1,176 @@
+"""The rungs of bounding: named methods from cheapest to tightest, each a choice of dual points.
+
+Every rung returns `Bounds` with the dual point behind them; `reevaluate` checks such bounds again in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import AscentOptions, ascend
+from verifier.bounding.dual import DualPoint, Relaxation, linear_bound, lower_bound
+from verifier.bounding.intermediate import IntermediateOptions, by_dual, by_steps, interval_only, relax_network
+from verifier.bounding.interval import interval_relaxation
+from verifier.bounding.rows import Rows
+from verifier.graph.ir import Graph
+from verifier.specs.box import flat_rows
+from verifier.specs.region import Region
+
+#: a bound counts when it exceeds this many units of rounding of the sum of the absolute values of its terms
+ALLOWANCE_UNITS = 1024
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of properties on one device: placed graph, regions (batch B), rows (B, S)."""
+
+    graph: Graph
+    region: Region
+    rows: Rows
+
+    def select(self, index: Tensor) -> Problem:
+        """The properties at int64 indices."""
+        return Problem(self.graph, self.region.select(index), self.rows.select(index))
+
+
+@dataclass(frozen=True)
+class LadderOptions:
+    """How the rungs work.
+
+    Args:
+        intermediate: boxes of CROWN and alpha-CROWN; the ascent in it is alpha-CROWN's alone.
+        final: the ascent on the property's rows.
+    """
+
+    intermediate: IntermediateOptions = field(
+        default_factory=lambda: IntermediateOptions(ascent=AscentOptions(iterations=5, step=0.5, decay=0.8))
+    )
+    final: AscentOptions = field(default_factory=AscentOptions)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Lower bounds of the rows, with what proves them.
+
+    Args:
+        lower: (B, S) bound of every row.
+        by_interval: (B, S) rows whose bound is the intervals' (`Relaxation` without envelopes), which can beat the
+            lines; all others are the dual point's.
+        relaxation, dual: what the dual function was evaluated at.
+    """
+
+    lower: Tensor
+    by_interval: Tensor
+    relaxation: Relaxation
+    dual: DualPoint
+
+
+def ibp(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
+    """Interval bound propagation (Gowal et al. 2018), last layers merged with the rows."""
+    relaxation = interval_relaxation(problem.graph, problem.region)
+    return _with_intervals(problem, relaxation, None, DualPoint())
+
+
+def crown_ibp(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
+    """Interval boxes, one backward pass (Zhang et al. 2019, arXiv 1906.06316)."""
+    return _backward(problem, relax_network(problem.graph, problem.region, interval_only))
+
+
+def crown(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
+    """Backward passes for every unstable neuron and for the rows (Zhang et al. 2018)."""
+    intermediate = replace(options.intermediate, ascent=None)
+    tighten = by_dual(problem.graph, problem.region, intermediate, deadline)
+    return _backward(problem, relax_network(problem.graph, problem.region, tighten))
+
+
+def alpha_fixed(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
+    """Ascent on the property's rows only, over CROWN's boxes."""
+    return climb(problem, crown(problem, options, deadline).relaxation, options.final, deadline)
+
+
+def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
+    """Ascent on the line weights of the boxes' rows, then on those of the property's rows (Xu et al. 2021)."""
+    tighten = by_dual(problem.graph, problem.region, options.intermediate, deadline)
+    return climb(problem, relax_network(problem.graph, problem.region, tighten), options.final, deadline)
+
+
+def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, deadline: float | None = None) -> Bounds:
+    """Ascent on the property's rows over boxes that stand; ends early once every polytope is missed."""
+
+    def done(lower: Tensor) -> bool:
+        return bool((problem.rows.margins(lower) > 0).all())
+
+    lower, dual = ascend(problem.graph, problem.region, relaxation, problem.rows.objective, options, done, deadline)
+    return _with_intervals(problem, relaxation, lower, dual)
+
+
+Method = Callable[[Problem, LadderOptions, float | None], Bounds]
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {"ibp": ibp, "crown-ibp": crown_ibp, "crown": crown, "alpha-crown": alpha_crown}
+)
+
+
+def _backward(problem: Problem, relaxation: Relaxation) -> Bounds:
+    lower = lower_bound(problem.graph, problem.region, relaxation, problem.rows.objective)
+    return _with_intervals(problem, relaxation, lower, DualPoint())
+
+
+def _with_intervals(problem: Problem, relaxation: Relaxation, lower: Tensor | None, dual: DualPoint) -> Bounds:
+    """The better of the dual point's bounds and the intervals', row by row."""
+    flat = lower_bound(problem.graph, problem.region, replace(relaxation, envelopes={}), problem.rows.objective)
+    if lower is None:
+        return Bounds(flat, torch.ones_like(flat, dtype=torch.bool), relaxation, dual)
+    return Bounds(torch.maximum(lower, flat), flat > lower, relaxation, dual)
+
+
+def allowance(problem: Problem, bounds: Bounds) -> Tensor:
+    """What a bound has to exceed to count, (B, S): `ALLOWANCE_UNITS` roundings of the terms it was summed from.
+
+    The terms are the constants added on the way and the products with the input's (or an interval's) largest
+    absolute value. It is an estimate of the rounding error, generous but not proved.
+    """
+
+    def scale(envelopes: Mapping) -> Tensor:
+        linear = linear_bound(problem.graph, envelopes, problem.rows.objective, bounds.dual)
+        total = linear.magnitude
+        for name, A in linear.A.items():
+            box = bounds.relaxation.boxes[name]
+            largest = torch.maximum(box.lower.abs(), box.upper.abs())
+            total = total + flat_rows(A.abs() * largest.unsqueeze(1)).sum(2)
+        return total
+
+    with torch.no_grad():
+        lines, flat = scale(bounds.relaxation.envelopes), scale({})
+    return ALLOWANCE_UNITS * torch.finfo(lines.dtype).eps * torch.where(bounds.by_interval, flat, lines)
+
+
+def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
+    """The bounds that the same dual points give for a problem in another precision (float64, after a float32 search).
+
+    Args:
+        problem: the same properties placed in the new precision.
+        evidence: what was found.
+    """
+    dtype = problem.rows.objective.C.dtype
+
+    def cast(dual: DualPoint) -> DualPoint:
+        return DualPoint({n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()})
+
+    steps = {
+        name: tuple((rows, cast(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
+    }
+    relaxation = relax_network(problem.graph, problem.region, by_steps(problem.graph, problem.region, steps))
+    dual = cast(evidence.dual)
+    lower = None
+    if evidence.relaxation.envelopes:
+        lower = lower_bound(problem.graph, problem.region, relaxation, problem.rows.objective, dual)
+    return _with_intervals(problem, relaxation, lower, dual)
+
+
+def _to(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if weight is None else weight.to(dtype)

@@ -1,0 +1,38 @@
+"""The commands and what they share. Nothing heavy is imported here: ``verifier --help`` has to be quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from verifier import __version__
+from verifier.cli.inspect_command import inspect
+from verifier.cli.verify_command import verify
+
+app = typer.Typer(
+    help="Proves, or refutes with a replayed counterexample, that a neural network meets a specification.",
+    epilog="Example: verifier verify models/digits_mlp.onnx --dataset digits --index 0:5 --epsilon 0.02",
+    rich_markup_mode=None,  # help in plain text spares the import of rich
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"verifier {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+app.command(epilog=verify.__doc__ and None)(verify)
+app.command()(inspect)

@@ -1,0 +1,150 @@
+"""Queries one after the other, each within its time limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from verifier.cli.deadline import Worker
+from verifier.cli.request import Inputs, Request
+from verifier.cli.results import QueryResult
+from verifier.cli.session import Session
+from verifier.verdict import Reason, Stage, Undecided, Verdict
+
+if TYPE_CHECKING:
+    from verifier.cli.load import Loaded
+
+#: what is kept of a time limit for the engine to hand over its own answer: seconds, and a share
+_HANDOVER, _HANDOVER_SHARE = 0.1, 0.05
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to verify: arguments of `verifier.pipeline.verify`, and the number of threads (None: torch's choice)."""
+
+    method: str
+    timeout: float | None
+    device: str
+    seed: int
+    threads: int | None
+
+
+@dataclass
+class Attempt:
+    """A query on its way: written by the worker, read by the display and, at the time limit, for the answer.
+
+    Args:
+        request: the call that it is part of.
+        number: its place among the request's queries.
+        started: when its clock began.
+        engine_started: when the engine began, None before.
+        stages: those that are done.
+        sha256, label, subproblems: known once the files are read.
+    """
+
+    request: Request
+    number: int
+    started: float
+    engine_started: float | None = None
+    stages: list[Stage] = field(default_factory=list)
+    sha256: str | None = None
+    label: int | None = None
+    subproblems: int = 0
+
+    def spec(self) -> str | Mapping[str, Any]:
+        """The JSON field ``spec``."""
+        what = self.request.what
+        if not isinstance(what, Inputs):
+            return str(what)
+        return {
+            "dataset": what.dataset,
+            "index": what.indices[self.number],
+            "label": self.label,
+            "epsilon": what.epsilon,
+            "norm": str(what.norm),
+            "targets": "all" if what.targets is None else what.targets,
+            "clip": what.clip,
+            "mean": what.mean,
+            "std": what.std,
+        }
+
+    def result(self, verdict: Verdict) -> QueryResult:
+        return QueryResult(str(self.request.network), self.sha256, self.spec(), verdict, self.subproblems)
+
+    def timed_out(self, method: str) -> Undecided:
+        """The answer where the engine had none in time, with what it had found so far; `method` is the one asked for."""
+        stages = tuple(self.stages)
+        bound = stages[-1].bound if stages else None
+        now = monotonic()
+        seconds = now - (self.engine_started or now)
+        return Undecided(bound, stages[-1].name if stages else method, stages, seconds, Reason.TIMEOUT)
+
+
+class Observer(Protocol):
+    """Who is told what happens."""
+
+    def begin(self, attempt: Attempt) -> None: ...
+    def finish(self, result: QueryResult) -> None: ...
+
+
+def decide(request: Request, settings: Settings, session: Session, observer: Observer) -> list[QueryResult]:
+    """The result of every query, in order.
+
+    The clock of the first query has run since the process began, so that reading files counts; that of each further
+    one runs from the answer before. So n queries take n time limits at most.
+
+    Raises:
+        InputError: the input cannot be used.
+    """
+    worker, results, started = Worker(), [], session.started
+
+    @cache
+    def loaded() -> Loaded:
+        from verifier.cli.load import load  # torch and onnx behind it
+
+        return load(request, settings.threads)
+
+    try:
+        for number in range(request.count):
+            attempt = Attempt(request, number, started)
+            observer.begin(attempt)
+            results.append(_answer(worker, loaded, attempt, settings))
+            observer.finish(results[-1])
+            started = monotonic()
+    finally:
+        session.worker_left_behind = worker.busy
+    return results
+
+
+def _answer(worker: Worker, loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings) -> QueryResult:
+    deadline = None if settings.timeout is None else attempt.started + settings.timeout
+    try:
+        verdict = worker.call(lambda: _attempt(loaded, attempt, settings, deadline), deadline)
+    except TimeoutError:
+        verdict = attempt.timed_out(settings.method)
+    return attempt.result(verdict)
+
+
+def _attempt(loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings, deadline: float | None) -> Verdict:
+    """In the worker: read the files, unless that is done, and verify."""
+    files = loaded()
+    query = files.queries[attempt.number]
+    attempt.sha256, attempt.label, attempt.subproblems = files.sha256, query.label, query.subproblems
+    attempt.engine_started = monotonic()
+    timeout = None
+    if deadline is not None and settings.timeout is not None:
+        handover = min(_HANDOVER, _HANDOVER_SHARE * settings.timeout)
+        timeout = deadline - handover - attempt.engine_started
+        if timeout <= 0:
+            raise TimeoutError
+    return files.verify(
+        query.spec,
+        method=settings.method,
+        timeout=timeout,
+        device=settings.device,
+        seed=settings.seed,
+        progress=attempt.stages.append,
+    )

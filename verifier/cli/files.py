@@ -1,0 +1,44 @@
+"""Output files: known to be writable before the work starts, and never half written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from verifier.errors import InputError
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Raise where a file could not be written later.
+
+    Raises:
+        InputError: the path is a folder, or its folder is absent or not writable; names the flag.
+    """
+    target = path.resolve()
+    if target.is_dir():
+        raise InputError(f"{flag} {path}", "is a folder", "name a file")
+    if not target.parent.is_dir():
+        raise InputError(f"{flag} {path}", f"there is no folder {target.parent}", "create it or name another file")
+    place = target if target.exists() and not target.is_file() else target.parent
+    if not os.access(place, os.W_OK):
+        raise InputError(f"{flag} {path}", "cannot be written here", "name a file in a folder of yours")
+
+
+def write_whole(path: Path, text: str, flag: str) -> None:
+    """Write a file so that readers see the old content or the new, never a part.
+
+    Raises:
+        InputError: the file cannot be written; names the flag.
+    """
+    target = path.resolve()
+    # A device or a pipe cannot be replaced by a file, and must not be.
+    direct = target.exists() and not target.is_file()
+    draft = target if direct else target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        if not direct:
+            draft.replace(target)
+    except OSError as error:
+        if not direct:
+            draft.unlink(missing_ok=True)
+        raise InputError(f"{flag} {path}", f"cannot be written ({error.strerror})", "name another file") from error

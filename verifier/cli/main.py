@@ -1,0 +1,81 @@
+"""The command ``verifier``: from arguments to an exit status; every error is one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from verifier.errors import InputError
+
+if TYPE_CHECKING:
+    from typer import TyperException
+
+BAD_INPUT = 2
+#: a bug of ours, as in BSD's sysexits.h; 1 would read as "falsified"
+BUG = 70
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141
+
+
+def main() -> int:
+    """Entry point of the console script: the exit status (see `run`).
+
+    Where a query was given up at its time limit, its thread cannot be stopped, so the process leaves at once instead
+    of returning.
+    """
+    started = monotonic()
+    # OpenMP reads these when torch loads it. Threads that spin while they wait take the cores from those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from verifier.cli.session import Session
+
+    session = Session(started)
+    status = run(sys.argv[1:], session)
+    if session.worker_left_behind:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def run(arguments: Sequence[str], session: Session) -> int:
+    """Run one command line in this process.
+
+    Returns:
+        0, 1 or 3 as the command says; 2 for bad usage or input, with one line on stderr; 70 for a bug of ours; 130
+        when interrupted; 141 when whoever read the output went away.
+    """
+    from typer import TyperException
+    from typer.main import get_command
+
+    from verifier.cli.app import app
+
+    try:
+        return get_command(app).main(list(arguments), prog_name="verifier", standalone_mode=False, obj=session) or 0
+    except InputError as error:
+        return _say(str(error), BAD_INPUT)
+    except TyperException as error:
+        return _say(_usage(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit:  # typer's answer to a closed pipe, which would read as "falsified"
+        return OUTPUT_CLOSED
+    except Exception as error:
+        if session.debug:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        return _say(f"internal error: {what}; this is a bug: report it with the output of the same command with --debug", BUG)
+
+
+def _say(message: str, status: int) -> int:
+    print("verifier: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _usage(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "verifier"
+    return f"command line: {error.format_message().rstrip('.')}; see {command} --help"

@@ -1,0 +1,175 @@
+"""What people see: lines in a pipe, a table and a live status on a terminal. rich is imported for terminals only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from verifier.cli.decide import Attempt
+from verifier.cli.results import QueryResult, counts, word
+from verifier.verdict import Falsified, Reason, Undecided
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.table import Table
+
+_COLOURS = {"verified": "green", "falsified": "red", "undecided": "yellow"}
+_REFRESH = 8  # times a second
+
+
+class Display:
+    """Shows the queries of one call: progress on stderr where it is a terminal, and the answers on stdout.
+
+    Args:
+        answers: print the answers; False where stdout is for JSON, or nothing is to be seen.
+        progress: show the live status.
+        total: number of queries.
+    """
+
+    def __init__(self, answers: bool, progress: bool, total: int):
+        self.answers, self.total = answers, total
+        self.table = answers and sys.stdout.isatty()
+        self.progress = progress and sys.stderr.isatty()
+        self._live = ExitStack()
+
+    def begin(self, attempt: Attempt) -> None:
+        if self.progress:
+            from rich.console import Console
+
+            status = Console(stderr=True).status(_Progress(attempt, self.total), refresh_per_second=_REFRESH)
+            self._live.enter_context(status)
+
+    def finish(self, result: QueryResult) -> None:
+        self._live.close()
+        if self.answers and not self.table:
+            print(line(result), flush=True)
+
+    def close(self, results: Sequence[QueryResult], seconds: float, notes: Sequence[str]) -> None:
+        """The table on a terminal, the summary, and what to do next."""
+        if not self.answers:
+            return
+        if self.table:
+            from rich.console import Console
+
+            console = Console(highlight=False)
+            console.print(table(results))
+            for text in (summary(results, seconds), *notes):
+                console.print(text, markup=False, soft_wrap=True)
+        else:
+            print("\n".join((summary(results, seconds), *notes)), flush=True)
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.close()
+
+
+class _Progress:
+    """The status line of a query on its way; rich renders it again at every refresh."""
+
+    def __init__(self, attempt: Attempt, total: int):
+        self.attempt, self.total = attempt, total
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        attempt = self.attempt
+        parts = [f"query {attempt.number + 1} of {self.total}", f"{monotonic() - attempt.started:.1f} s"]
+        if attempt.stages:
+            stage = attempt.stages[-1]
+            parts += [f"after {stage.name}", f"bound {_number(stage.bound)}"]
+        else:
+            parts.append("reading" if attempt.engine_started is None else "bounding")
+        yield ", ".join(parts)
+
+
+def line(result: QueryResult) -> str:
+    """One query as a line of text."""
+    verdict = result.verdict
+    remark = _remark(result)
+    head = f"{_name(result)}: {word(verdict)}" + (f" ({remark})" if remark else "")
+    return f"{head}, bound {_number(verdict.bound)}, {verdict.method}, {verdict.seconds:.2f} s"
+
+
+def table(results: Sequence[QueryResult]) -> Table:
+    """All queries, one a row."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table()
+    for name in ("query", "label", "verdict", "bound", "method", "seconds", ""):
+        made.add_column(name, justify="right" if name in ("label", "bound", "seconds") else "left")
+    for result in results:
+        verdict, kind = result.verdict, word(result.verdict)
+        name = result.spec if isinstance(result.spec, str) else str(result.spec["index"])
+        made.add_row(
+            escape(Path(name).name),
+            _label(result),
+            f"[{_COLOURS[kind]}]{kind}[/]",
+            _number(verdict.bound),
+            verdict.method,
+            f"{verdict.seconds:.2f}",
+            _remark(result),
+        )
+    return made
+
+
+def summary(results: Sequence[QueryResult], seconds: float) -> str:
+    """How many queries ended how, and the time of the whole call."""
+    noun = "query" if len(results) == 1 else "queries"
+    found = ", ".join(f"{count} {kind}" for kind, count in counts(results).items())
+    return f"{len(results)} {noun}: {found}, {seconds:.1f} s"
+
+
+def next_steps(results: Sequence[QueryResult], method: str) -> list[str]:
+    """For each reason that left a query undecided, one line of what to try."""
+    verdicts = [result.verdict for result in results if isinstance(result.verdict, Undecided)]
+    steps = []
+    for reason in dict.fromkeys(verdict.reason for verdict in verdicts):
+        unstarted = all(not verdict.stages for verdict in verdicts if verdict.reason is reason)
+        steps.append(f"{reason}: {_advice(reason, method, unstarted)}")
+    return steps
+
+
+def _advice(reason: Reason, method: str, unstarted: bool) -> str:
+    match reason:
+        case Reason.TIMEOUT if unstarted:
+            return "the time was over before the first bound was computed; give more with --timeout"
+        case Reason.TIMEOUT:
+            return "give more time with --timeout"
+        case Reason.MEMORY:
+            return "choose a cheaper --method such as crown-ibp, or a machine with more memory"
+        case Reason.NUMERICAL_DISAGREEMENT:
+            return "an input on the edge of the unsafe set behaves differently in onnxruntime; no claim is made"
+    if method == "auto":
+        return "the tightest bound leaves a gap and no counterexample was found; try a smaller input set"
+    return f"{method} alone could not decide; try --method auto"
+
+
+def _name(result: QueryResult) -> str:
+    if isinstance(result.spec, str):
+        return Path(result.spec).name
+    label = _label(result)
+    return f"index {result.spec['index']}" + (f", label {label}" if label else "")
+
+
+def _label(result: QueryResult) -> str:
+    label = None if isinstance(result.spec, str) else result.spec["label"]
+    return "" if label is None else str(label)
+
+
+def _remark(result: QueryResult) -> str:
+    """Why it is undecided, or the class of the counterexample."""
+    verdict = result.verdict
+    if isinstance(verdict, Undecided):
+        return str(verdict.reason)
+    if isinstance(verdict, Falsified) and verdict.counterexample is not None and not isinstance(result.spec, str):
+        return f"becomes {int(verdict.counterexample.output.argmax())}"
+    return ""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

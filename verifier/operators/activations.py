@@ -1,0 +1,96 @@
+"""Activations: what is not affine, entry by entry."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verifier.graph.ir import Node
+from verifier.operators.registry import Operator
+from verifier.relaxations import piecewise
+from verifier.relaxations.envelope import Envelope
+from verifier.relaxations.s_shaped import s_shaped
+from verifier.specs.region import Box
+
+
+def _relu(node: Node, x: Tensor) -> Tensor:
+    return x.clamp(min=0) + node.constants["slope"] * x.clamp(max=0)
+
+
+def _relu_interval(node: Node, box: Box) -> Box:
+    one, other = _relu(node, box.lower), _relu(node, box.upper)
+    lower, upper = torch.minimum(one, other), torch.maximum(one, other)
+    slope = node.constants["slope"]
+    if bool((slope >= 0).all()):
+        return Box(lower, upper)
+    # a negative slope makes a valley: zero is the least value wherever the interval holds it
+    valley = (slope < 0) & (box.lower < 0) & (box.upper > 0)
+    return Box(torch.where(valley, torch.zeros_like(lower), lower), upper)
+
+
+def _relu_envelope(node: Node, box: Box) -> Envelope:
+    return piecewise.two_piece(box, node.constants["slope"])
+
+
+def _relu_splits(node: Node, box: Box) -> Tensor:
+    return (box.lower < 0) & (box.upper > 0)
+
+
+def _clip(node: Node, x: Tensor) -> Tensor:
+    return x.clamp(node.attributes["low"], node.attributes["high"])
+
+
+def _clip_envelope(node: Node, box: Box) -> Envelope:
+    return piecewise.clip(box, node.attributes["low"], node.attributes["high"])
+
+
+def _clip_splits(node: Node, box: Box) -> Tensor:
+    low, high = node.attributes["low"], node.attributes["high"]
+    return ((box.lower < low) & (box.upper > low)) | ((box.lower < high) & (box.upper > high))
+
+
+def _sigmoid_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    value = torch.sigmoid(x)
+    return value, value * torch.sigmoid(-x)  # 1 - value would lose all digits for large x
+
+
+def _tanh_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    value, half = torch.tanh(x), torch.sigmoid(2 * x)
+    return value, 4 * half * torch.sigmoid(-2 * x)
+
+
+def _rising(function: type(torch.sigmoid)):  # type: ignore[valid-type]
+    def interval(node: Node, box: Box) -> Box:
+        return Box(function(box.lower), function(box.upper))
+
+    return interval
+
+
+def _always(node: Node, box: Box) -> Tensor:
+    return box.upper > box.lower
+
+
+OPERATORS = (
+    Operator("relu", _relu, _relu_interval, envelope=_relu_envelope, splits=_relu_splits),
+    Operator(
+        "clip",
+        _clip,
+        lambda node, box: Box(_clip(node, box.lower), _clip(node, box.upper)),
+        envelope=_clip_envelope,
+        splits=_clip_splits,
+    ),
+    Operator(
+        "sigmoid",
+        lambda node, x: torch.sigmoid(x),
+        _rising(torch.sigmoid),
+        envelope=lambda node, box: s_shaped(box, _sigmoid_with_slope),
+        splits=_always,
+    ),
+    Operator(
+        "tanh",
+        lambda node, x: torch.tanh(x),
+        _rising(torch.tanh),
+        envelope=lambda node, box: s_shaped(box, _tanh_with_slope),
+        splits=_always,
+    ),
+)

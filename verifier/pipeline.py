@@ -1,0 +1,290 @@
+"""From a network and a property to a verdict: parity, bounds, attack, tighter bounds, and the evidence of each.
+
+`verify` climbs a ladder of methods from cheap to tight and stops at the first answer. A property counts as proved
+when its bound clears an allowance for rounding; a float32 bound that is positive but does not is evaluated again in
+float64. It counts as refuted when onnxruntime, run on the original file, returns an unsafe output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from verifier.attacks.parity import check_parity
+from verifier.attacks.pgd import PgdOptions, attack
+from verifier.attacks.replay import Replayer
+from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, allowance, alpha_fixed, reevaluate
+from verifier.bounding.rows import stack_rows
+from verifier.bounding.tail import to_logits
+from verifier.errors import InputError
+from verifier.graph.ir import Graph
+from verifier.operators import place, require_bound_rules
+from verifier.operators.cost import multiply_adds
+from verifier.specs.property import Property, Query
+from verifier.specs.region import stack
+from verifier.specs.robustness import Spec, resolve
+from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
+
+ATTACK = "attack"
+#: the ladder of ``auto``: everything before the attack is cheaper than an attack
+LADDERS = {"auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown")}
+RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
+#: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
+FLOAT64_UP_TO = 100_000
+#: share of the remaining time that the attack may take
+ATTACK_SHARE = 0.3
+#: numbers that one batch of properties may hold in its widest layer
+BATCH_NUMBERS = 1 << 23
+
+Progress = Callable[[Stage], None]
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How to verify.
+
+    Args:
+        method: ``auto`` or a key of `verifier.bounding.ladder.METHODS`.
+        timeout: seconds, or None for no limit. Checked between steps: see the command line for a hard one.
+        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda[:N]``.
+        dtype: ``auto`` or a torch dtype for bounding.
+        seed: of the attack and of the points at which parity is checked.
+        ladder, attack: options of the rungs and of the attack.
+    """
+
+    method: str = "auto"
+    timeout: float | None = None
+    device: str = "auto"
+    dtype: torch.dtype | None = None
+    seed: int = 0
+    ladder: LadderOptions = field(default_factory=LadderOptions)
+    attack: PgdOptions = field(default_factory=PgdOptions)
+
+
+def verify(graph: Graph, prop: Spec, *, progress: Progress | None = None, **options) -> Verdict:
+    """Prove that a network meets a property, or show an input that breaks it.
+
+    Args:
+        graph: from `verifier.load`. A graph without a file can be verified but not falsified.
+        prop: from `verifier.robustness` or `verifier.read_vnnlib`, or a `Property`.
+        progress: called after each stage.
+        options: fields of `VerifyOptions`, by name.
+
+    Returns:
+        `Verified` with its proofs, `Falsified` with a replayed counterexample, or `Undecided` with a reason.
+
+    Raises:
+        InputError: the property does not fit the network, an operator has no bound rule, or the network as read does
+            not compute what onnxruntime computes.
+    """
+    return _Run(graph, prop, VerifyOptions(**options), progress).verdict()
+
+
+def bounds(graph: Graph, prop: Spec, method: str = "crown", **options) -> list[Tensor]:
+    """Certified margins of every property by one method, without attack or search.
+
+    Args:
+        graph, prop, options: as of `verify`.
+        method: a key of `verifier.bounding.ladder.METHODS`.
+
+    Returns:
+        For each property of the query the (P,) lower bounds of the margins to its P unsafe polytopes; a positive
+        entry says that the polytope cannot be reached.
+    """
+    run = _Run(graph, prop, VerifyOptions(method=method, **options), None)
+    margins: list[Tensor] = []
+    for problem in run.batches(range(len(run.query.properties))):
+        found = _rung(method)(problem.problem, run.options.ladder, run.deadline)
+        margins += [
+            row[:count]
+            for row, count in zip(
+                problem.problem.rows.margins(found.lower), problem.problem.rows.polytopes, strict=True
+            )
+        ]
+    return margins
+
+
+def _rung(name: str):
+    if name == "auto-lirpa":
+        from verifier.bounding.auto_lirpa import reference  # an optional package behind it
+
+        return reference
+    if name not in RUNGS:
+        raise InputError("--method", f"'{name}' is not a method", f"choose one of {', '.join(methods())}")
+    return RUNGS[name]
+
+
+def methods() -> tuple[str, ...]:
+    """Names that ``--method`` takes."""
+    return ("auto", *METHODS, "auto-lirpa")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some properties of the query, by number, as one problem."""
+
+    numbers: tuple[int, ...]
+    problem: Problem
+
+
+class _Run:
+    """One call of `verify`: the query on the logits, what is still open, and what has been proved."""
+
+    def __init__(self, graph: Graph, prop: Spec, options: VerifyOptions, progress: Progress | None):
+        self.started = monotonic()
+        self.options, self.progress = options, progress
+        self.deadline = None if options.timeout is None else self.started + options.timeout
+        self.rungs = LADDERS.get(options.method) or (options.method, ATTACK)
+        for name in self.rungs:
+            if name != ATTACK:
+                _rung(name)
+        self.original, self.original_query = graph, resolve(prop, graph)
+        self.graph, self.query = to_logits(graph, self.original_query)
+        require_bound_rules(self.graph)
+        self.device = _device(options.device)
+        self.dtype = options.dtype or (torch.float64 if multiply_adds(self.graph) <= FLOAT64_UP_TO else torch.float32)
+        self.placed = place(self.graph, self.dtype, self.device)
+        self.margins = [-math.inf] * len(self.query.properties)
+        self.open = list(range(len(self.query.properties)))
+        self.proofs: list[Proof] = []
+        self.stages: list[Stage] = []
+        self.method = self.rungs[0]
+
+    def verdict(self) -> Verdict:
+        replayer = None if self.original.file is None else Replayer(self.original)
+        if replayer is not None:
+            for prop in self.original_query.properties[:1]:
+                check_parity(replayer, prop.region, seed=self.options.seed)
+        counterexample, reason = None, Reason.METHOD_INCOMPLETE
+        for name in self.rungs:
+            if self.late():
+                break
+            try:
+                counterexample = self.stage(name, replayer)
+            except (MemoryError, torch.OutOfMemoryError):
+                reason = Reason.MEMORY
+            if counterexample is not None or not self.open:
+                break
+        common = (self.bound(), self.method, tuple(self.stages), monotonic() - self.started)
+        if counterexample is not None:
+            return Falsified(*common, counterexample=counterexample)
+        if not self.open:
+            return Verified(*common, certificate=tuple(self.proofs))
+        return Undecided(*common, reason=Reason.TIMEOUT if self.late() else reason)
+
+    def stage(self, name: str, replayer: Replayer | None) -> Counterexample | None:
+        """One rung, or the attack; records itself."""
+        begun, counterexample = monotonic(), None
+        if name == ATTACK:
+            counterexample = self.attack(replayer) if replayer is not None else None
+            self.method = ATTACK if counterexample is not None else self.method
+        else:
+            self.method = name
+            self.climb(name)
+        self.stages.append(Stage(name, monotonic() - begun, self.bound(), self.count_open()))
+        if self.progress is not None:
+            self.progress(self.stages[-1])
+        return counterexample
+
+    def climb(self, name: str) -> None:
+        """Bound everything that is open by one method."""
+        still_open: list[int] = []
+        for batch in self.batches(self.open):
+            if self.late():
+                still_open += batch.numbers
+                continue
+            found = _rung(name)(batch.problem, self.options.ladder, self.deadline)
+            still_open += self.settle(name, batch, found)
+        self.open = still_open
+
+    def settle(self, name: str, batch: _Batch, found: Bounds) -> list[int]:
+        """Record margins, keep proofs, and return the numbers that stay open."""
+        problem = batch.problem
+        proved = self.proved(problem, found)
+        unsure = (problem.rows.margins(found.lower) > 0).all(1) & ~proved
+        if bool(unsure.any()) and self.dtype != torch.float64:
+            exact = _Batch(batch.numbers, self.problem(batch.numbers, torch.float64))
+            again = reevaluate(exact.problem, found)
+            return self._accept(name, exact, again, self.proved(exact.problem, again))
+        return self._accept(name, batch, found, proved)
+
+    def proved(self, problem: Problem, found: Bounds) -> Tensor:
+        """(B,) whether every polytope of a property is missed by more than the rounding allowance."""
+        margins = problem.rows.margins(found.lower)
+        if not bool((margins > 0).all(1).any()):
+            return torch.zeros(len(margins), dtype=torch.bool)
+        clear = problem.rows.margins(found.lower - allowance(problem, found))
+        return (clear > 0).all(1).cpu()
+
+    def _accept(self, name: str, batch: _Batch, found: Bounds, proved: Tensor) -> list[int]:
+        least = batch.problem.rows.margins(found.lower).amin(1).tolist()
+        for number, margin in zip(batch.numbers, least, strict=True):
+            self.margins[number] = max(self.margins[number], margin if not math.isnan(margin) else -math.inf)
+        if bool(proved.any()):
+            self.proofs.append(_proof(name, batch.problem, found))
+        return [number for number, done in zip(batch.numbers, proved.tolist(), strict=True) if not done]
+
+    def attack(self, replayer: Replayer) -> Counterexample | None:
+        now = monotonic()
+        until = None if self.deadline is None else now + ATTACK_SHARE * (self.deadline - now)
+        targets = Query(tuple(self.query.properties[i] for i in self.open), self.query.name)
+        options = replace(self.options.attack, seed=self.options.seed)
+        found = attack(self.placed, targets, options, replayer, until)
+        if not isinstance(found, Counterexample):
+            return None
+        return replace(found, property=self.open[found.property])
+
+    def batches(self, numbers: Sequence[int]) -> Iterator[_Batch]:
+        """Properties in batches that fit memory."""
+        widest = max(math.prod(shape) for shape in self.graph.shapes.values())
+        rows = max(sum(len(p.d) for p in self.query.properties[i].unsafe) for i in numbers)
+        size = max(1, BATCH_NUMBERS // (widest * max(1, rows)))
+        for start in range(0, len(numbers), size):
+            chosen = tuple(numbers[start : start + size])
+            yield _Batch(chosen, self.problem(chosen, self.dtype))
+
+    def problem(self, numbers: Sequence[int], dtype: torch.dtype) -> Problem:
+        properties: list[Property] = [self.query.properties[i] for i in numbers]
+        region = stack([prop.region for prop in properties]).to(dtype, self.device)
+        graph = self.placed if dtype == self.dtype else place(self.graph, dtype, self.device)
+        return Problem(graph, region, stack_rows(self.graph, properties, dtype, self.device))
+
+    def bound(self) -> float | None:
+        least = min(self.margins)
+        return least if math.isfinite(least) else None
+
+    def count_open(self) -> int:
+        return sum(len(self.query.properties[i].unsafe) for i in self.open)
+
+    def late(self) -> bool:
+        return self.deadline is not None and monotonic() > self.deadline
+
+
+def _proof(name: str, problem: Problem, found: Bounds) -> Proof:
+    return Proof(
+        method=name,
+        dtype=str(found.lower.dtype).removeprefix("torch."),
+        boxes=found.relaxation.boxes,
+        dual=found.dual,
+        intermediate=found.relaxation.steps,
+        rows=problem.rows,
+        bounds=found.lower,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            "--device", f"'{name}' cannot be used here", "choose auto, cpu or an existing cuda:N"
+        ) from error
+    return device
