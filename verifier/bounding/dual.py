@@ -8,7 +8,7 @@ Axes: B batch, S objective rows, ``*X`` the shape of a node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.relax import relax
-from verifier.graph.ir import Graph
+from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Envelope
 from verifier.specs.region import Box, Region
@@ -92,12 +92,10 @@ class LinearBound:
     Args:
         A: coefficients (B, S, *X) on the network's input and on activations where the push stopped.
         constant: (B, S).
-        magnitude: (B, S) sum of the absolute constants that were added up: the scale of rounding errors.
     """
 
     A: Mapping[str, Tensor]
     constant: Tensor
-    magnitude: Tensor
 
 
 def lower_bound(
@@ -120,9 +118,17 @@ def lower_bound(
 
 
 def linear_bound(
-    graph: Graph, envelopes: Mapping[str, Envelope], objective: Objective, dual: DualPoint | None = None
+    graph: Graph,
+    envelopes: Mapping[str, Envelope],
+    objective: Objective,
+    dual: DualPoint | None = None,
+    watch: Callable[[Node, Tensor], None] | None = None,
 ) -> LinearBound:
-    """Push an objective back towards the input: at an activation every coefficient takes the line of its sign."""
+    """Push an objective back towards the input: at an activation every coefficient takes the line of its sign.
+
+    Args:
+        watch: called with every node that is reached (but for the input) and the coefficients on it.
+    """
     weights = {} if dual is None else dual.weights
     pending: dict[str, Tensor] = {objective.node: objective.C}
     zero = objective.C.new_zeros(objective.C.shape[:2])
@@ -133,6 +139,8 @@ def linear_bound(
         if A is None:
             continue
         operator = OPERATORS.get(node.op)
+        if watch is not None and operator is not None:
+            watch(node, A)
         if operator is None or (operator.adjoint is None and node.name not in envelopes):
             stopped[node.name] = A  # the input, or an activation without an envelope
             continue
@@ -148,4 +156,4 @@ def linear_bound(
             if part is not None:
                 pending[name] = pending[name] + part if name in pending else part
     total = torch.stack(torch.broadcast_tensors(*constants))
-    return LinearBound(stopped, total.sum(0), total.detach().abs().sum(0))
+    return LinearBound(stopped, total.sum(0))
