@@ -126,7 +126,9 @@ def table(rows: Sequence[Row]) -> Table:
             _number(row.their_mean),
             "-" if row.as_tight is None else f"{row.as_tight:.1%}",
         )
-    made.caption = "as tight: share of bounds that are at least theirs, up to 1e-4 of their size; means over common images"
+    made.caption = (
+        "as tight: share of bounds that are at least theirs, up to 1e-4 of their size; means over common images"
+    )
     return made
 
 

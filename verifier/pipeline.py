@@ -18,7 +18,7 @@ from torch import Tensor
 from verifier.attacks.parity import check_parity
 from verifier.attacks.pgd import PgdOptions, attack
 from verifier.attacks.replay import Replayer
-from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, allowance, alpha_fixed, reevaluate
+from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, alpha_fixed, certify
 from verifier.bounding.rows import stack_rows
 from verifier.bounding.tail import to_logits
 from verifier.errors import InputError
@@ -30,14 +30,17 @@ from verifier.specs.region import stack
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
 
-ATTACK = "attack"
-#: the ladder of ``auto``: everything before the attack is cheaper than an attack
-LADDERS = {"auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown")}
+#: rungs that look for a counterexample: a short attack, and a long one from other starting points
+ATTACK, ATTACK_AGAIN = "attack", "attack-again"
+#: the ladder of ``auto``: what comes before an attack is cheaper than it
+LADDERS = {"auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", ATTACK_AGAIN)}
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
 FLOAT64_UP_TO = 100_000
-#: share of the remaining time that the attack may take
-ATTACK_SHARE = 0.3
+#: share of the remaining time that the short attack may take
+ATTACK_SHARE = 0.2
+#: rounds of the long attack
+MORE_ROUNDS = 10
 #: numbers that one batch of properties may hold in its widest layer
 BATCH_NUMBERS = 1 << 23
 
@@ -141,7 +144,7 @@ class _Run:
         self.deadline = None if options.timeout is None else self.started + options.timeout
         self.rungs = LADDERS.get(options.method) or (options.method, ATTACK)
         for name in self.rungs:
-            if name != ATTACK:
+            if name not in (ATTACK, ATTACK_AGAIN):
                 _rung(name)
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
@@ -180,9 +183,9 @@ class _Run:
     def stage(self, name: str, replayer: Replayer | None) -> Counterexample | None:
         """One rung, or the attack; records itself."""
         begun, counterexample = monotonic(), None
-        if name == ATTACK:
-            counterexample = self.attack(replayer) if replayer is not None else None
-            self.method = ATTACK if counterexample is not None else self.method
+        if name in (ATTACK, ATTACK_AGAIN):
+            counterexample = self.attack(name, replayer) if replayer is not None else None
+            self.method = name if counterexample is not None else self.method
         else:
             self.method = name
             self.climb(name)
@@ -204,36 +207,22 @@ class _Run:
 
     def settle(self, name: str, batch: _Batch, found: Bounds) -> list[int]:
         """Record margins, keep proofs, and return the numbers that stay open."""
-        problem = batch.problem
-        proved = self.proved(problem, found)
-        unsure = (problem.rows.margins(found.lower) > 0).all(1) & ~proved
-        if bool(unsure.any()) and self.dtype != torch.float64:
-            exact = _Batch(batch.numbers, self.problem(batch.numbers, torch.float64))
-            again = reevaluate(exact.problem, found)
-            return self._accept(name, exact, again, self.proved(exact.problem, again))
-        return self._accept(name, batch, found, proved)
-
-    def proved(self, problem: Problem, found: Bounds) -> Tensor:
-        """(B,) whether every polytope of a property is missed by more than the rounding allowance."""
-        margins = problem.rows.margins(found.lower)
-        if not bool((margins > 0).all(1).any()):
-            return torch.zeros(len(margins), dtype=torch.bool)
-        clear = problem.rows.margins(found.lower - allowance(problem, found))
-        return (clear > 0).all(1).cpu()
-
-    def _accept(self, name: str, batch: _Batch, found: Bounds, proved: Tensor) -> list[int]:
-        least = batch.problem.rows.margins(found.lower).amin(1).tolist()
+        problem, found, proved = certify(batch.problem, found, lambda: self.problem(batch.numbers, torch.float64))
+        least = problem.rows.margins(found.lower).amin(1).tolist()
         for number, margin in zip(batch.numbers, least, strict=True):
             self.margins[number] = max(self.margins[number], margin if not math.isnan(margin) else -math.inf)
         if bool(proved.any()):
-            self.proofs.append(_proof(name, batch.problem, found))
+            self.proofs.append(_proof(name, problem, found))
         return [number for number, done in zip(batch.numbers, proved.tolist(), strict=True) if not done]
 
-    def attack(self, replayer: Replayer) -> Counterexample | None:
-        now = monotonic()
-        until = None if self.deadline is None else now + ATTACK_SHARE * (self.deadline - now)
+    def attack(self, name: str, replayer: Replayer) -> Counterexample | None:
+        now, until = monotonic(), self.deadline
+        options = replace(self.options.attack, rounds=1, seed=self.options.seed)
+        if name == ATTACK_AGAIN:
+            options = replace(options, rounds=MORE_ROUNDS, seed=self.options.seed + 1)
+        elif until is not None:
+            until = now + ATTACK_SHARE * (until - now)
         targets = Query(tuple(self.query.properties[i] for i in self.open), self.query.name)
-        options = replace(self.options.attack, seed=self.options.seed)
         found = attack(self.placed, targets, options, replayer, until)
         if not isinstance(found, Counterexample):
             return None

@@ -60,6 +60,8 @@ def windows(call: Call, x: Activation, kernel: Sequence[int]) -> tuple[Window, .
     strides, dilations = setting(call, "strides", 1, rank), setting(call, "dilations", 1, rank)
     pads = setting(call, "pads", 0, 2 * rank)
     mode, ceil = call.text("auto_pad", "NOTSET"), bool(call.attributes.get("ceil_mode", 0))
+    if mode.startswith("SAME") and max(dilations) > 1:
+        raise Unsupported("runtimes differ on auto_pad with dilations, state pads instead")
     axes = zip(x.shape[2:], kernel, strides, dilations, pads[:rank], pads[rank:], strict=True)
     return tuple(_window(mode, ceil, *axis) for axis in axes)
 
