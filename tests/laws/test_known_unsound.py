@@ -75,11 +75,11 @@ def test_outputs_of_onnxruntime_lie_in_our_bounds(name: str, tmp_path: Path):
     graph = place(load(path))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
-    centre = torch.rand(1, 2, 6, 6, generator=generator, dtype=torch.float64)
+    centre = torch.rand(1, *graph.input_shape, generator=generator, dtype=torch.float64)
     for radius in (0.01, 0.1, 0.5):
         region = Box(centre - radius, centre + radius)
         x = region.sample(40, generator).float().flatten(0, 1)
-        outputs = np.stack([session.run(None, {"x": point[None].numpy()})[0].reshape(-1) for point in x])
+        outputs = np.stack([np.ravel(session.run(None, {"x": point.numpy()})[0]) for point in x])
         size = outputs.shape[1]
         unit = torch.eye(size, dtype=torch.float64)
         random = torch.randn(8, size, generator=generator, dtype=torch.float64)
