@@ -1,4 +1,4 @@
-"""The program: its help is quick, its version is there, and its process leaves with the right status."""
+"""The program: its help loads nothing heavy, its version is there, and its process leaves with the right status."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 
@@ -44,15 +44,6 @@ def test_help_loads_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
-
-
-def test_help_is_quick():
-    def seconds() -> float:
-        begun = monotonic()
-        subprocess.run([*PROGRAM, "--help"], capture_output=True, check=True)
-        return monotonic() - begun
-
-    assert min(seconds() for _ in range(5)) < 0.3
 
 
 def test_the_process_ends_with_the_status_and_all_of_the_output(tmp_path: Path):

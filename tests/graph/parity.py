@@ -26,10 +26,14 @@ def read(model: onnx.ModelProto) -> Graph:
         return load(path)
 
 
-def assert_parity(model: onnx.ModelProto, samples: int = 2, tolerance: float = 1e-5) -> Graph:
-    """Read a model and compare it; returns the graph."""
+def assert_parity(
+    model: onnx.ModelProto, samples: int = 2, tolerance: float = 1e-5, inferred_shapes: bool = True
+) -> Graph:
+    """Read a model and compare it, also with the shapes that onnx infers; returns the graph."""
     graph = read(model)
     compare(graph, model, samples, tolerance)
+    if inferred_shapes:
+        compare_shapes(graph, model)
     return graph
 
 
@@ -43,7 +47,6 @@ def compare(graph: Graph, model: onnx.ModelProto, samples: int = 2, tolerance: f
         tolerance: of the largest difference, relative to the largest value of a tensor.
     """
     check(graph)
-    _compare_shapes(graph, model)
     session = _session(model)
     names = [output.name for output in session.get_outputs()]
     assert graph.output == model.graph.output[0].name
@@ -61,7 +64,7 @@ def compare(graph: Graph, model: onnx.ModelProto, samples: int = 2, tolerance: f
                 _assert_close(node.name, ours, np.asarray(expected[node.name]), tolerance)
 
 
-def _compare_shapes(graph: Graph, model: onnx.ModelProto) -> None:
+def compare_shapes(graph: Graph, model: onnx.ModelProto) -> None:
     """Shapes are those that onnx infers, as far as it infers them."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     for value in (*inferred.value_info, *inferred.input, *inferred.output):

@@ -75,8 +75,8 @@ def test_conv(net: onnx.ModelProto):
 
 @given(conv_transpose())
 def test_conv_transpose(net: onnx.ModelProto):
-    try:
-        assert_parity(net, samples=1)
+    try:  # what onnx infers of auto_pad is not what onnxruntime computes
+        assert_parity(net, samples=1, inferred_shapes=False)
     except InputError as error:
         assert "larger than its kernel reaches" in str(error)
 

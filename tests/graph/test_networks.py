@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.graph.parity import compare, parse
+from tests.graph.parity import compare, compare_shapes, parse
 from verifier.errors import InputError
 from verifier.graph import coverage, load
 
@@ -35,7 +35,9 @@ def check_folder(folder: Path, pattern: str) -> None:
     paths = sorted(folder.glob(pattern))
     assert paths, f"no networks in {folder}"
     for path in paths:
-        compare(load(path), parse(path), samples=1)
+        graph, model = load(path), parse(path)
+        compare(graph, model, samples=1)
+        compare_shapes(graph, model)
         assert all(row.supported for row in coverage(path))
 
 

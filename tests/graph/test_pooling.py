@@ -40,12 +40,13 @@ def pool(draw: Any, op: str, opsets: list[int], dilated_since: int) -> onnx.Mode
 
 @given(pool("MaxPool", [8, 10, 11, 12, 22], dilated_since=10))
 def test_max_pool(net: onnx.ModelProto):
-    assert_parity(net, samples=1, tolerance=1e-6)
+    # in ceil mode onnx infers one window more than onnxruntime computes, if that one starts in the padding
+    assert_parity(net, samples=1, tolerance=1e-6, inferred_shapes=False)
 
 
 @given(pool("AveragePool", [7, 10, 11, 13, 19, 22], dilated_since=19))
 def test_average_pool(net: onnx.ModelProto):
-    assert_parity(net, samples=1)
+    assert_parity(net, samples=1, inferred_shapes=False)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
