@@ -155,6 +155,7 @@ class _Run:
         self.margins = [-math.inf] * len(self.query.properties)
         self.open = list(range(len(self.query.properties)))
         self.proofs: list[Proof] = []
+        self.disagreed = False  # a point seemed to break the property, but not in onnxruntime
         self.stages: list[Stage] = []
         self.method = self.rungs[0]
 
@@ -169,7 +170,9 @@ class _Run:
                 break
             try:
                 counterexample = self.stage(name, replayer)
-            except (MemoryError, torch.OutOfMemoryError):
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
                 reason = Reason.MEMORY
             if counterexample is not None or not self.open:
                 break
@@ -178,6 +181,8 @@ class _Run:
             return Falsified(*common, counterexample=counterexample)
         if not self.open:
             return Verified(*common, certificate=tuple(self.proofs))
+        if self.disagreed:
+            reason = Reason.NUMERICAL_DISAGREEMENT
         return Undecided(*common, reason=Reason.TIMEOUT if self.late() else reason)
 
     def stage(self, name: str, replayer: Replayer | None) -> Counterexample | None:
@@ -209,8 +214,9 @@ class _Run:
         """Record margins, keep proofs, and return the numbers that stay open."""
         problem, found, proved = certify(batch.problem, found, lambda: self.problem(batch.numbers, torch.float64))
         least = problem.rows.margins(found.lower).amin(1).tolist()
-        for number, margin in zip(batch.numbers, least, strict=True):
-            self.margins[number] = max(self.margins[number], margin if not math.isnan(margin) else -math.inf)
+        for number, margin, done in zip(batch.numbers, least, proved.tolist(), strict=True):
+            if not math.isnan(margin):  # a margin that rounding could undo is worth no more than zero
+                self.margins[number] = max(self.margins[number], margin if done else min(margin, 0.0))
         if bool(proved.any()):
             self.proofs.append(_proof(name, problem, found))
         return [number for number, done in zip(batch.numbers, proved.tolist(), strict=True) if not done]
@@ -225,6 +231,7 @@ class _Run:
         targets = Query(tuple(self.query.properties[i] for i in self.open), self.query.name)
         found = attack(self.placed, targets, options, replayer, until)
         if not isinstance(found, Counterexample):
+            self.disagreed = self.disagreed or found.margin <= 0
             return None
         return replace(found, property=self.open[found.property])
 
@@ -264,6 +271,11 @@ def _proof(name: str, problem: Problem, found: Bounds) -> Proof:
         rows=problem.rows,
         bounds=found.lower,
     )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says so on the CPU by a plain `RuntimeError`."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _device(name: str) -> torch.device:

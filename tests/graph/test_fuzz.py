@@ -34,7 +34,7 @@ CONSTANTS = {
     "zero": [0],
     "one": [1],
     "minus": [-1],
-    "v": random(12, 6),
+    "v": random(16, 6),
     "low": 0.0,
 }
 DATA = model(NODES, CONSTANTS, shape=(1, 1, 6, 5)).SerializeToString()
