@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from verifier.errors import InputError
     from verifier.graph import load
     from verifier.pipeline import bounds, verify
-    from verifier.specs.datasets import load_dataset
+    from verifier.specs.datasets import Dataset, load_dataset
     from verifier.specs.property import Polytope, Property, Query
     from verifier.specs.robustness import robustness
     from verifier.specs.vnnlib import read_vnnlib
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Counterexample",
+    "Dataset",
     "Falsified",
     "InputError",
     "Polytope",
@@ -42,6 +43,7 @@ __all__ = [
 #: exported name -> the module that it lives in.
 _HOMES = {
     "Counterexample": "verifier.verdict",
+    "Dataset": "verifier.specs.datasets",
     "Falsified": "verifier.verdict",
     "InputError": "verifier.errors",
     "Polytope": "verifier.specs.property",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.laws.attacked import attacked_minimum
 from tests.laws.networks import NETWORKS, case, region
 from tests.operators.build import Builder
+from verifier.bounding.dual import lower_bound
 from verifier.bounding.ladder import (
     METHODS,
     LadderOptions,
@@ -74,6 +76,12 @@ def test_rungs_are_sound_and_in_order(name: str, kind: str, seed: int):
     assert bool((found["ibp"].lower <= found["crown"].lower + SLACK).all())
     assert bool((found["crown"].lower <= found["alpha-fixed"].lower + SLACK).all())
     assert bool(found["ibp"].by_interval.all())
+    for method in ("crown-ibp", "crown", "alpha-fixed"):
+        bounds = found[method]
+        lines = lower_bound(problem.graph, problem.region, bounds.relaxation, objective, bounds.dual)
+        intervals = replace(bounds.relaxation, envelopes={})
+        flat = lower_bound(problem.graph, problem.region, intervals, objective)
+        torch.testing.assert_close(torch.where(bounds.by_interval, flat, lines), bounds.lower, rtol=0, atol=SLACK)
 
 
 @settings(max_examples=15)

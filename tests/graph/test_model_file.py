@@ -76,7 +76,7 @@ def test_truncated_onnx(tmp_path: Path):
 
 def test_truncated_and_damaged_gzip(tmp_path: Path):
     data = gzip.compress(random(1000).tobytes())
-    refused(write(tmp_path, data[: len(data) // 2], "a.onnx.gz"), "truncated gzip")
+    refused(write(tmp_path, data[: len(data) // 2], "a.onnx.gz"), "truncated or damaged gzip")
     refused(write(tmp_path, data[:100] + bytes(100) + data[200:], "b.onnx.gz"), "gzip|ONNX")
 
 

@@ -211,6 +211,13 @@ def test_functions_that_grow_without_bound_are_refused():
         read(with_functions(["f"], {"f": twice("f")}))
 
 
+def test_functions_that_do_not_fit_their_calls():
+    net = with_functions(["f"], {"f": [node("Relu", "a", "z")]})
+    net.graph.node[0].input.extend(["x", "x"])
+    with pytest.raises(InputError, match="does not fit its calls"):
+        read(net)
+
+
 def test_names_in_the_graph_are_unique_and_known():
     nodes = [node("Abs", "x", "y/sub"), node("MaxPool", "y/sub", "y", kernel_shape=[2])]
     graph = assert_parity(model(nodes, shape=(1, 1, 6)))

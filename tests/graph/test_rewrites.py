@@ -160,6 +160,16 @@ def test_any_chain_keeps_its_values(kinds: list[str], shortcuts: list[int]):
     assert_parity(model(nodes, constants, shape=(4, 4), output=names[-1]), samples=1, tolerance=1e-4)
 
 
+def test_products_that_overflow_are_not_merged():
+    net = model(
+        [node("Mul", "x c", "m"), node("Mul", "m c", "y")],
+        {"c": 1.0},
+        kind=onnx.TensorProto.DOUBLE,
+    )
+    net.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array(1e200), "c"))
+    assert ops(read(net)) == ["scale", "scale"]
+
+
 def test_rewrites_are_applied_until_none_applies():
     graph = read(model([node("MatMul", "x w", "m"), node("Add", "m b", "y")], {"w": random(4, 3), "b": random(3)}))
     assert rewrites.simplify(graph) is graph

@@ -7,6 +7,7 @@ outputs of onnxruntime on the file itself are held against every method's bounds
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -79,7 +80,8 @@ def test_outputs_of_onnxruntime_lie_in_our_bounds(name: str, tmp_path: Path):
     for radius in (0.01, 0.1, 0.5):
         region = Box(centre - radius, centre + radius)
         x = region.sample(40, generator).float().flatten(0, 1)
-        outputs = np.stack([np.ravel(session.run(None, {"x": point.numpy()})[0]) for point in x])
+        answers: list[Any] = [session.run(None, {"x": point.numpy()})[0] for point in x]
+        outputs = np.stack([answer.reshape(-1) for answer in answers])
         size = outputs.shape[1]
         unit = torch.eye(size, dtype=torch.float64)
         random = torch.randn(8, size, generator=generator, dtype=torch.float64)

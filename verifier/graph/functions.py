@@ -26,7 +26,10 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         raise Invalid(f"its functions expand to more than {MAX_NODES:,} nodes", "give a smaller network")
     from onnx.inliner import inline_local_functions  # needed by few files
 
-    return inline_local_functions(model)
+    try:
+        return inline_local_functions(model)
+    except Exception as error:  # the inliner is native code without an exception type of its own
+        raise Invalid("one of its functions does not fit its calls") from error
 
 
 def _expanded_size(model: onnx.ModelProto) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import zlib
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 
 import onnx
@@ -16,7 +18,6 @@ from verifier.graph.functions import inlined
 from verifier.graph.ir import ModelFile
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_CONTAINER = 16 + zlib.MAX_WBITS
 #: protobuf cannot hold more, so neither can an ONNX file
 MAX_BYTES = 2**31 - 1
 _CHUNK = 2**20
@@ -69,44 +70,37 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
 
     Args:
         path: the file.
-        limit: the most bytes that it may have, decompressed.
+        limit: the most bytes that it may have, decompressed; nothing beyond them is read or unpacked.
     """
+    where = str(path)
     if path.is_dir():
-        raise InputError(str(path), "a folder, not a file", "give the path of an ONNX file")
+        raise InputError(where, "a folder, not a file", "give the path of an ONNX file")
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+            file.seek(0)
+            data = _up_to(gzip.GzipFile(fileobj=file) if packed else file, limit)
     except FileNotFoundError as error:
-        raise InputError(str(path), "no such file", "check the path") from error
+        raise InputError(where, "no such file", "check the path") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(where, f"truncated or damaged gzip data ({error})", "copy it again") from error
     except (OSError, ValueError) as error:
-        raise InputError(str(path), f"cannot be read ({error})", "check the path and its permissions") from error
-    if data.startswith(_GZIP_MAGIC):
-        data = _decompressed(data, limit, path)
-    if len(data) > limit:
-        raise InputError(str(path), f"larger than the {limit:,} bytes that an ONNX file can have", "give a smaller one")
+        raise InputError(where, f"cannot be read ({error})", "check the path and its permissions") from error
+    if data is None:
+        raise InputError(where, f"larger than the {limit:,} bytes that an ONNX file can have", "give a smaller one")
     if not data:
-        raise InputError(str(path), "the file is empty", "copy or export it again")
+        raise InputError(where, "the file is empty", "copy or export it again")
     return data
 
 
-def _decompressed(data: bytes, limit: int, path: Path) -> bytes:
-    """All members of a gzip file; stops just above the limit, however much more would follow."""
+def _up_to(stream: BufferedIOBase, limit: int) -> bytes | None:
+    """All bytes of a stream, or None where they are more than the limit."""
     parts, size = [], 0
-    while data:
-        stream = zlib.decompressobj(_GZIP_CONTAINER)
-        while data and not stream.eof:
-            try:
-                part = stream.decompress(data, min(_CHUNK, limit + 1 - size))
-            except zlib.error as error:
-                raise InputError(str(path), f"damaged gzip data ({error})", "copy it again") from error
-            data = stream.unconsumed_tail
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                return b"".join(parts)
-        if not stream.eof:
-            raise InputError(str(path), "truncated gzip data", "copy it again")
-        data = stream.unused_data.lstrip(b"\0")
+    while part := stream.read(_CHUNK):  # a read of the limit at once would reserve as much memory
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            return None
     return b"".join(parts)
 
 

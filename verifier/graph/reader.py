@@ -116,7 +116,7 @@ class _Reading:
         rows = []
         for node in self.nodes:
             where = f"{self.path}: " + _one_line(f"{node.op_type} '{_name(node)}'")
-            with _naming(where):
+            with _naming(where), np.errstate(all="ignore"):  # what is not finite is found where it is used
                 rows.append(self._read(node, used, final))
         return rows
 

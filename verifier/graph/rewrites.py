@@ -190,7 +190,14 @@ def _apply_rules(graph: Graph) -> Graph:
 
 
 def _first_match(node: Node, view: View) -> Node | None:
-    return next((better for rule in RULES if (better := rule(node, view)) is not None), None)
+    """What the first rule that applies makes of a node; products that overflow float64 are not merged."""
+    with np.errstate(all="ignore"):
+        options = (rule(node, view) for rule in RULES)
+        return next((better for better in options if better is not None and _finite(better)), None)
+
+
+def _finite(node: Node) -> bool:
+    return all(np.isfinite(value).all() for value in node.constants.values())
 
 
 def _drop_idle(graph: Graph) -> Graph:

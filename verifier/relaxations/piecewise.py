@@ -63,7 +63,10 @@ def clip(box: Box, low: float, high: float) -> Envelope:
     middle = (lower + upper) / 2
 
     def edges(x_0: Tensor, f_0: Tensor, x_1: Tensor, f_1: Tensor, flat: Tensor, level: float, sign: int) -> Mixture:
-        """The slanted edge through two points and, where `flat`, the horizontal one at `level`."""
+        """The slanted edge through two points and, where `flat`, the horizontal one at `level`.
+
+        Where all of the interval is saturated the points coincide or change places, and both edges are horizontal.
+        """
         width = x_1 - x_0
         slope = torch.where(width > 0, (f_1 - f_0) / torch.where(width > 0, width, torch.ones_like(width)), 0.0)
         intercept = torch.where(slope == 1, torch.zeros_like(slope), f_0 - slope * x_0)
@@ -75,16 +78,4 @@ def clip(box: Box, low: float, high: float) -> Envelope:
     # the slanted edge of the upper hull ends where the function saturates; beyond it the flat edge is all there is
     top = edges(lower, f_lower, upper.clamp(max=high), f_upper, upper > high, high, -1)
     bottom = edges(lower.clamp(min=low), f_lower, upper, f_upper, lower < low, low, +1)
-    return Envelope(lower=_without_slanted(bottom, upper <= low, low), upper=_without_slanted(top, lower >= high, high))
-
-
-def _without_slanted(mixture: Mixture, saturated: Tensor, level: float) -> Mixture:
-    """Both lines constant where the whole interval is saturated (the slanted edge would be undefined)."""
-    assert mixture.intercept_0 is not None
-    return Mixture(
-        torch.where(saturated, torch.zeros_like(mixture.slope_0), mixture.slope_0),
-        torch.where(saturated, torch.zeros_like(mixture.slope_1), mixture.slope_1),
-        mixture.default,
-        torch.where(saturated, torch.full_like(mixture.slope_0, level), mixture.intercept_0),
-        torch.where(saturated, torch.full_like(mixture.slope_0, level), mixture.intercept_1),  # type: ignore[arg-type]
-    )
+    return Envelope(lower=bottom, upper=top)
