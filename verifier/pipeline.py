@@ -40,7 +40,7 @@ FLOAT64_UP_TO = 100_000
 #: share of the remaining time that the short attack may take
 ATTACK_SHARE = 0.2
 #: rounds of the long attack
-MORE_ROUNDS = 10
+MORE_ROUNDS = 3
 #: numbers that one batch of properties may hold in its widest layer
 BATCH_NUMBERS = 1 << 23
 

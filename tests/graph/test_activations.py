@@ -73,6 +73,7 @@ def test_bounds_that_leave_no_room_are_refused(bounds: tuple[float, float]):
         (11, {"axis": 1}, (1, 5, 1, 1)),
         (11, {"axis": 0}, (1, 5)),
         (11, {"axis": -1}, (2, 3, 5)),
+        (12, {}, (2, 5, 1)),
         (13, {}, (2, 3, 5)),
         (13, {"axis": 1}, (2, 3, 5)),
         (13, {"axis": -2}, (2, 3, 5)),

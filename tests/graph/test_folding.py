@@ -13,6 +13,7 @@ from onnx import helper
 from tests.graph.models import model, node, random, tensor
 from tests.graph.parity import assert_parity, read
 from verifier.errors import InputError
+from verifier.graph import reader
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,15 @@ def test_shape_bombs_are_refused_before_they_are_made(kind: str):
         assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_many_constants_may_not_add_up_to_a_bomb(monkeypatch: pytest.MonkeyPatch):
+    nodes = [node("ConstantOfShape", "s", "a"), node("ConstantOfShape", "s", "b"), node("Sum", "x a b", "y")]
+    net = model(nodes, {"s": [1, 4]})
+    assert_parity(net)
+    monkeypatch.setattr(reader, "MAX_COMPUTED", 7)
+    with pytest.raises(InputError, match="all constants .* 8 entries, more than the 7 allowed"):
+        read(net)
 
 
 def test_a_huge_input_is_refused():

@@ -55,6 +55,14 @@ def test_average_pool_with_auto_pad_and_strides(stride: int):
     assert_parity(model([node("AveragePool", "x", "y", **attributes)], shape=(1, 2, 7, 8)))
 
 
+@pytest.mark.parametrize("opset", [10, 11, 19])
+@pytest.mark.parametrize("inclusive", [0, 1])
+def test_average_over_a_window_that_hangs_over_the_padding(inclusive: int, opset: int):
+    attributes = {"kernel_shape": [3], "strides": [3], "pads": [1, 1], "ceil_mode": 1, "count_include_pad": inclusive}
+    graph = assert_parity(model([node("AveragePool", "x", "y", **attributes)], shape=(1, 2, 6), opset=opset))
+    assert graph.output_shape == (1, 2, 3)
+
+
 @pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
 @pytest.mark.parametrize("shape", [(2, 3, 5), (1, 3, 4, 7), (1, 2, 3, 2, 3), (1, 3, 1, 1)])
 def test_global_pools(op: str, shape: tuple[int, ...]):

@@ -13,7 +13,7 @@ import onnx
 from verifier.errors import InputError
 from verifier.graph.builder import Builder
 from verifier.graph.calls import Activation, Call, Value, attributes
-from verifier.graph.faults import Invalid, Unsupported, require_size
+from verifier.graph.faults import MAX_ELEMENTS, Invalid, Unsupported, require_size
 from verifier.graph.folding import constant, fold, infer_shapes
 from verifier.graph.importers.table import IMPORTERS
 from verifier.graph.ir import Graph
@@ -24,6 +24,8 @@ from verifier.graph.shapes import Shape
 from verifier.graph.tensors import to_array
 
 _COPIES = ("Identity", "Dropout", "Cast")
+#: the most entries that all constants which a file computes may have together
+MAX_COMPUTED = 2 * MAX_ELEMENTS
 _INPUT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 
 
@@ -103,6 +105,7 @@ class _Reading:
         self.input = sources[0].name
         with _naming(self.path):
             self.nodes = ordered(graph, self.output)
+        self.computed = 0
         self.build = Builder(_tensor_names(graph))
         self.values: dict[str, Value] = {self.input: self._source(sources[0])}
 
@@ -148,7 +151,6 @@ class _Reading:
                 raise Unsupported(f"an operator of {node.domain}, not of ai.onnx")
             note = self._lower(node, inputs, used, final, bool(unread))
         except Unsupported as error:
-            self.build.abandon()
             self._stand_in(node, inputs, unread)
             return CoverageRow(_name(node), node.op_type, self._shape(node), False, str(error))
         return CoverageRow(_name(node), node.op_type, self._shape(node), True, note)
@@ -163,7 +165,7 @@ class _Reading:
             return "constant"
         fixed = {n: v for n, v in zip(node.input, inputs, strict=True) if isinstance(v, np.ndarray)}
         if not unread and not any(isinstance(value, Activation) for value in inputs):
-            self.values.update(fold(node, fixed, self.model.opset))
+            self.values.update(self._folded(node, fixed))
             return "constant"
         if node.op_type not in IMPORTERS:
             raise Unsupported("no rule for this operator")
@@ -181,13 +183,23 @@ class _Reading:
             any(name in final for name in outputs),
         )
         self.build.start(call)
-        results = IMPORTERS[node.op_type](call, self.build)
+        try:
+            results = IMPORTERS[node.op_type](call, self.build)
+        except Unsupported:
+            self.build.abandon()
+            raise
         results = results if isinstance(results, tuple) else (results,)
         if any(outputs[len(results) :]):
             raise Invalid(f"it has {len(outputs)} outputs, and its operator gives {len(results)}")
         named = {name: value for name, value in zip(outputs, results, strict=False) if name}
         self.values.update(self.build.finish(named))
         return "" if any(isinstance(self.values[name], Activation) for name in named) else "constant"
+
+    def _folded(self, node: onnx.NodeProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = fold(node, inputs, self.model.opset)
+        self.computed += sum(value.size for value in values.values())
+        require_size((self.computed,), "the list of all constants that it computes", MAX_COMPUTED)
+        return values
 
     def _stand_in(self, node: onnx.NodeProto, inputs: list[Value | None], unread: list[str]) -> None:
         """Outputs of a node that cannot be read, where their shapes are known, so that its readers can be checked."""
@@ -214,7 +226,7 @@ def _naming(where: str) -> Iterator[None]:
         yield
     except Invalid as error:
         raise InputError(where, _one_line(error.what), error.mend) from error
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(where, f"malformed ({_one_line(str(error))})", "export the network again") from error

@@ -25,7 +25,7 @@ class View:
     Args:
         nodes: all nodes by name, as rewritten so far.
         shapes: their shapes.
-        readers: how many inputs read each node; the graph's output counts as one.
+        readers: how many inputs read each node.
     """
 
     nodes: Mapping[str, Node]
@@ -174,7 +174,6 @@ def simplify(graph: Graph) -> Graph:
 
 def _view(graph: Graph) -> View:
     readers = Counter(name for node in graph.nodes for name in node.inputs)
-    readers[graph.output] += 1
     return View({node.name: node for node in graph.nodes}, graph.shapes, readers)
 
 

@@ -61,8 +61,7 @@ def _inside(location: str, folder: Path, name: str) -> Path:
     """The path of a data file; links are refused with paths that leave the folder, since they can lead out of it."""
     home = folder.resolve()
     path = home / location
-    relative = Path(location)
-    if not location or relative.is_absolute() or ".." in relative.parts or path.resolve() != path:
+    if not location or Path(location).is_absolute() or path.resolve() != path:
         raise Invalid(
             f"the external data of {name} are in {location!r}, which is not a plain path inside the model's folder",
             "put the data file beside the model",
