@@ -85,7 +85,8 @@ def verify(graph: Graph, prop: Spec, *, progress: Progress | None = None, **opti
         InputError: the property does not fit the network, an operator has no bound rule, or the network as read does
             not compute what onnxruntime computes.
     """
-    return _Run(graph, prop, VerifyOptions(**options), progress).verdict()
+    with torch.backends.cudnn.flags(allow_tf32=False):  # TF32 keeps 10 bits, which no bound survives
+        return _Run(graph, prop, VerifyOptions(**options), progress).verdict()
 
 
 def bounds(graph: Graph, prop: Spec, method: str = "crown", **options) -> list[Tensor]:
@@ -101,14 +102,12 @@ def bounds(graph: Graph, prop: Spec, method: str = "crown", **options) -> list[T
     """
     run = _Run(graph, prop, VerifyOptions(method=method, **options), None)
     margins: list[Tensor] = []
-    for problem in run.batches(range(len(run.query.properties))):
-        found = _rung(method)(problem.problem, run.options.ladder, run.deadline)
-        margins += [
-            row[:count]
-            for row, count in zip(
-                problem.problem.rows.margins(found.lower), problem.problem.rows.polytopes, strict=True
-            )
-        ]
+    for batch in run.batches(range(len(run.query.properties))):
+        found = _rung(method)(batch.problem, run.options.ladder, run.deadline)
+        problem, found, proved = run.certified(batch, found)
+        rows = problem.rows.margins(found.lower)
+        rows = torch.where(proved.unsqueeze(1), rows, rows.clamp(max=0))  # what rounding could undo is worth zero
+        margins += [row[:count] for row, count in zip(rows, problem.rows.polytopes, strict=True)]
     return margins
 
 
@@ -212,7 +211,7 @@ class _Run:
 
     def settle(self, name: str, batch: _Batch, found: Bounds) -> list[int]:
         """Record margins, keep proofs, and return the numbers that stay open."""
-        problem, found, proved = certify(batch.problem, found, lambda: self.problem(batch.numbers, torch.float64))
+        problem, found, proved = self.certified(batch, found)
         least = problem.rows.margins(found.lower).amin(1).tolist()
         for number, margin, done in zip(batch.numbers, least, proved.tolist(), strict=True):
             if not math.isnan(margin):  # a margin that rounding could undo is worth no more than zero
@@ -220,6 +219,10 @@ class _Run:
         if bool(proved.any()):
             self.proofs.append(_proof(name, problem, found))
         return [number for number, done in zip(batch.numbers, proved.tolist(), strict=True) if not done]
+
+    def certified(self, batch: _Batch, found: Bounds) -> tuple[Problem, Bounds, Tensor]:
+        """See `certify`."""
+        return certify(batch.problem, found, lambda: self.problem(batch.numbers, torch.float64))
 
     def attack(self, name: str, replayer: Replayer) -> Counterexample | None:
         now, until = monotonic(), self.deadline

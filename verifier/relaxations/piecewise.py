@@ -26,7 +26,8 @@ def two_piece(box: Box, slope: Tensor) -> Envelope:
     width = torch.where(unstable, upper - lower, torch.ones_like(lower))
     stable_slope = torch.where(upper <= 0, slope, torch.ones_like(lower))
     chord_slope = torch.where(unstable, (upper - slope * lower) / width, stable_slope)
-    chord_intercept = torch.where(unstable, upper * (1 - chord_slope), torch.zeros_like(lower))
+    # u - chord_slope * u, written without the difference of two nearly equal numbers where |l| is much less than u
+    chord_intercept = torch.where(unstable, -lower * upper * (1 - slope) / width, torch.zeros_like(lower))
     chord = Chord(chord_slope, chord_intercept)
     left = torch.where(unstable, slope, stable_slope)
     kink = Mixture(left, stable_slope, default=(upper + lower > 0).to(lower.dtype))

@@ -1,4 +1,4 @@
-"""Envelopes of odd s-shaped activations: convex on the left of zero, concave on the right.
+"""Envelopes of s-shaped activations: convex on the left of zero, concave on the right.
 
 Tangents and chords as in CROWN (Zhang et al. 2018, arXiv 1811.00866, section 3.3), here as families: every tangent
 between the one through the far end of the interval and the one at the near end is sound.
@@ -22,27 +22,27 @@ BISECTIONS = 30
 
 
 def s_shaped(box: Box, function: Function) -> Envelope:
-    """Envelope over a box of a function that is convex below 0, concave above, and odd about (0, f(0)).
+    """Envelope over a box of a rising function that is convex below 0 and concave above.
 
     Args:
         box: bounds of the input, (B, *X).
         function: value and derivative.
     """
-    middle = float(function(torch.zeros((), dtype=torch.float64))[0])
 
     def mirrored(x: Tensor) -> tuple[Tensor, Tensor]:
         value, derivative = function(-x)
-        return 2 * middle - value, derivative
+        return -value, derivative
 
     upper = _upper(box.lower, box.upper, function)
-    reflected = _upper(-box.upper, -box.lower, mirrored)  # an upper bound of -f(-x) is a lower bound of f
+    # -f(-x) has the same shape, and negation loses no digit: where it lies below s * x + c, f lies above s * x - c
+    reflected = _upper(-box.upper, -box.lower, mirrored)
     lower = Tangents(
         function,
         -reflected.start,
         -reflected.stop,
         reflected.fixed,
         reflected.slope,
-        2 * middle - reflected.intercept,
+        -reflected.intercept,
         reflected.default,
     )
     return Envelope(lower, upper)
