@@ -57,7 +57,7 @@ def ascend(
     if not free:
         return lower_bound(graph, region, relaxation, objective), DualPoint()
     kept: Weights = {name: (_copy(low), _copy(high)) for name, (low, high) in weights.items()}
-    optimiser = torch.optim.Adam([w.requires_grad_() for w in free], lr=options.step)
+    optimiser = torch.optim.Adam([w.requires_grad_() for w in free], lr=options.step, fused=True)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, options.decay)
     best, idle = None, 0
     for iteration in range(options.iterations + 1):

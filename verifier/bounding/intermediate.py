@@ -18,6 +18,7 @@ from torch import Tensor
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, fixed_point, lower_bound
 from verifier.bounding.interval import step
+from verifier.bounding.windows import largest_window, window_bounds
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Envelope
@@ -72,7 +73,7 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
             if name in exact or late():
                 break
             now = replace(relaxation, boxes={**relaxation.boxes, name: box})
-            size = _rows_per_chunk(graph, name, box, options.chunk_bytes)
+            size = _rows_per_chunk(graph, region, name, box, options, ascent is None)
             for rows in _wanted_rows(wanted(box)).split(size, dim=1):
                 if late() or rows.numel() == 0:
                     break
@@ -89,8 +90,7 @@ def by_steps(graph: Graph, region: Region, steps: Mapping[str, Steps]) -> Tighte
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         box = relaxation.boxes[name]
         for rows, dual in steps.get(name, ()):
-            objective = unit_rows(graph, name, rows, box.lower.dtype)
-            box = _intersect(box, rows, lower_bound(graph, region, relaxation, objective, dual))
+            box = _intersect(box, rows, unit_bounds(graph, region, relaxation, name, rows, dual))
         return box, steps.get(name, ())
 
     return tighten
@@ -153,11 +153,24 @@ def _both_sides(
     deadline: float | None,
 ) -> tuple[Tensor, DualPoint]:
     """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives."""
-    objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)
     if ascent is None:
         dual = fixed_point(relaxation.envelopes, slopes)
-        return lower_bound(graph, region, relaxation, objective, dual), dual
+        return unit_bounds(graph, region, relaxation, name, rows, dual), dual
+    objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)
     return ascend(graph, region, relaxation, objective, ascent, deadline=deadline)
+
+
+def unit_bounds(
+    graph: Graph, region: Region, relaxation: Relaxation, name: str, rows: Tensor, dual: DualPoint
+) -> Tensor:
+    """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives at a dual point.
+
+    At CROWN's own point rows of convolutions go through windows where these are small; the values are the same.
+    """
+    if not dual.weights and isinstance(region, Box) and largest_window(graph, region, name) is not None:
+        return window_bounds(graph, region, relaxation, name, rows)
+    objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)
+    return lower_bound(graph, region, relaxation, objective, dual)
 
 
 def _intersect(box: Box, rows: Tensor, bound: Tensor) -> Box:
@@ -174,8 +187,17 @@ def _intersect(box: Box, rows: Tensor, bound: Tensor) -> Box:
 
 
 def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Objective:
-    """The entries `rows` (B, R) of a node, and after them their negatives, as an objective of 2R rows."""
+    """The entries `rows` (B, R) of a node, and after them their negatives, as an objective of 2R rows.
+
+    Entries of a fully connected layer are rows of its weight, so the objective is put on the layer's input.
+    """
     shape = graph.shapes[name]
+    node = next(node for node in graph.nodes if node.name == name)
+    if node.op == "linear" and prod(shape) == shape[-1]:
+        C, bias = node.constants["weight"][rows], node.constants.get("bias")
+        offset = None if bias is None else torch.cat([bias[rows], -bias[rows]], 1)
+        C = torch.cat([C, -C], 1).reshape(len(rows), -1, *graph.shapes[node.inputs[0]])
+        return Objective(node.inputs[0], C, offset)
     size = prod(shape)
     batch, count = rows.shape
     C = torch.zeros(batch, 2 * count, size, dtype=dtype, device=rows.device)
@@ -184,6 +206,10 @@ def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Obje
     return Objective(name, C.reshape(batch, 2 * count, *shape))
 
 
-def _rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int) -> int:
+def _rows_per_chunk(
+    graph: Graph, region: Region, name: str, box: Box, options: IntermediateOptions, fixed: bool
+) -> int:
     widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
-    return max(1, chunk_bytes // (2 * box.batch * box.lower.element_size() * widest))
+    if fixed and options.slopes == "adaptive":
+        widest = largest_window(graph, region, name) or widest
+    return max(1, options.chunk_bytes // (2 * box.batch * box.lower.element_size() * widest))

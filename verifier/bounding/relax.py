@@ -73,6 +73,4 @@ def _like(grad: Tensor, line: Tensor) -> Tensor:
 
 def _inner(part: Tensor, intercept: Tensor) -> Tensor:
     """``<part, intercept>`` over the neurons (B, S), without the product in memory where rows share the intercept."""
-    if intercept.shape[1] == 1:
-        return torch.bmm(part, intercept.transpose(1, 2)).squeeze(2)
-    return (part * intercept).sum(2)
+    return torch.linalg.vecdot(part, intercept)

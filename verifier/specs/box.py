@@ -133,7 +133,7 @@ def pair(A: Tensor, x: Tensor) -> Tensor:
         return A @ x[0]
     if A.shape[0] == 1:
         return x @ A[0].T
-    return torch.bmm(A, x.unsqueeze(-1)).squeeze(-1)
+    return torch.linalg.vecdot(A, x.unsqueeze(1))
 
 
 def random(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
