@@ -53,7 +53,7 @@ def make(dataset: str, kind: str, images: Images, test: Images) -> dict[str, Any
     content = to_onnx(network, SIDES[dataset]).SerializeToString(deterministic=True)
     file = FOLDER / f"{dataset}_{kind}.onnx"
     file.write_bytes(content)
-    first = Images(test.x[:YARDSTICK_IMAGES], test.y[:YARDSTICK_IMAGES])
+    first = Images(test.x[:YARDSTICK_IMAGES], test.y[:YARDSTICK_IMAGES], dataset)
     return {
         "file": file.name,
         "sha256": hashlib.sha256(content).hexdigest(),
