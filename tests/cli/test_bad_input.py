@@ -165,15 +165,15 @@ def points(tmp_path: Path) -> Path:
     "flag, value",
     [
         *(("--index", value) for value in ("3", "2:4", "0:99999999999", "-1", "a", "2:2", "")),
-        *(("--epsilon", value) for value in ("-0.1", "nan", "inf", "many", "1/0", "1e999999999")),
+        *(("--epsilon", value) for value in ("-0.1", "nan", "inf", "many", "1/0", "1e400", "1e999999999")),
         *(("--norm", value) for value in ("3", "l0")),
         *(("--targets", value) for value in ("some", "-1", "0", "2")),
-        *(("--mean", value) for value in ("nan", "a,b", "1,2,3")),
-        *(("--std", value) for value in ("0", "-1")),
+        *(("--mean", value) for value in ("nan", "a,b", "1,2,3", "1e400")),
+        *(("--std", value) for value in ("0", "-1", "1e400")),
         *(("--timeout", value) for value in ("0", "-3", "soon", "nan", "inf")),
-        *(("--threads", value) for value in ("0", "two")),
-        *(("--seed", value) for value in ("-1", "x")),
-        *(("--device", value) for value in ("tpu", "cuda:9999")),
+        *(("--threads", value) for value in ("0", "two", "100000")),
+        *(("--seed", value) for value in ("-1", "x", str(2**63), "9" * 23)),
+        *(("--device", value) for value in ("tpu", "meta", "", "cuda:9999", "cuda:-1", "cpu:0")),
         *(("--method", value) for value in ("magic", "")),
         *(("--json", value) for value in ("/", "/absent/folder/r.json")),
         *(("--witness", value) for value in ("/", "/absent/folder/w.txt")),
@@ -184,6 +184,31 @@ def test_flags(command: Command, network: Path, points: Path, flag: str, value: 
     flags = [word for pair in {**FLAGS, flag: value}.items() for word in pair]
     places = {"--targets": "target"}  # the label and the targets are named by their function's words
     refused(command("verify", network, "--dataset", points, *flags), places.get(flag, flag))
+
+
+def test_the_largest_seed(command: Command, network: Path, points: Path):
+    flags = ("--dataset", points, "--index", "0", "--epsilon", "0.1", "--seed", 2**63 - 1)
+    assert command("verify", network, *flags).status == 1
+
+
+def test_a_bad_radius_is_refused_before_torch_is_loaded():
+    program = (
+        "import sys; from time import monotonic; from verifier.cli.main import run; "
+        "from verifier.cli.session import Session; "
+        "line = 'verify absent.onnx --dataset digits --index 0 --epsilon 1e400'.split(); "
+        "print(run(line, Session(monotonic())), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "2 False\n" and done.stderr.startswith("verifier: --epsilon: ")
+
+
+def test_what_onnxruntime_cannot_run(command: Command, spec: Path, tmp_path: Path):
+    """A file whose own shape of an intermediate value is wrong: onnxruntime finds out when it runs."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "size"], ["y"], name="odd"),
+    ]
+    network = save(model(nodes, [tensor("size", (1, 2), np.int64)]), tmp_path / "net.onnx")
+    refused(command("verify", network, spec), "net.onnx", "onnxruntime cannot run it")
 
 
 def test_unknown_data_sets_and_missing_files(command: Command, network: Path, tmp_path: Path):

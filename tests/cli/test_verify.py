@@ -73,6 +73,29 @@ def test_inputs_of_a_data_set(command: Command, network: Path, points: Path, tmp
     assert (tmp_path / "w-2.txt").exists() and not (tmp_path / "w.txt").exists()
 
 
+def test_an_error_in_a_later_query_keeps_the_answers_before(command: Command, network: Path, tmp_path: Path):
+    """The last input lies outside [0, 1], which is seen when its turn comes; the first is on the wrong side."""
+    points, witness, results = (tmp_path / name for name in ("points.npz", "w.txt", "r.json"))
+    np.savez(points, x=np.array([[0.2, 0.8], [0.9, 0.1], [0.5, 1.5]]), y=np.array([0, 0, 0]))
+    flags = ("--dataset", points, "--index", "0:3", "--epsilon", "0.1", "--json", results, "--witness", witness)
+    done = command("verify", network, *flags)
+    assert done.status == 2 and done.err.count("\n") == 1 and "input 2" in done.err and "1.5" in done.err
+    assert [entry["verdict"] for entry in json.loads(results.read_text())["results"]] == ["falsified", "verified"]
+    assert read_witness(tmp_path / "w-0.txt")[0][0] <= read_witness(tmp_path / "w-0.txt")[0][1]
+    assert "2 queries: 1 verified, 1 falsified" in done.out and "stopped after 2 of 3 queries" in done.out
+
+
+@pytest.mark.parametrize("flags", [("--targets", "1"), ()])
+def test_labels_and_targets_are_checked_before_the_first_query(
+    command: Command, network: Path, tmp_path: Path, flags: tuple[str, ...]
+):
+    points, results = tmp_path / "points.npz", tmp_path / "r.json"
+    np.savez(points, x=np.full((2, 2), 0.5), y=np.array([0, 1 if flags else 7]))
+    queries = ("--dataset", points, "--index", "0:2", "--epsilon", "0.1", "--json", results, *flags)
+    done = command("verify", network, *queries)
+    assert (done.status, done.out) == (2, "") and "input 1" in done.err and not results.exists()
+
+
 def test_threads_reach_torch(command: Command, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import torch
 

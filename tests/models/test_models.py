@@ -195,7 +195,7 @@ def test_mnist_is_read_from_its_published_format(tmp_path: Path):
 
 
 def test_absent_mnist_is_one_sentence_and_status_2(tmp_path: Path, root: Path):
-    with pytest.raises(InputError, match="no such file; name the folder"):
+    with pytest.raises(InputError, match="train-images-idx3-ubyte"):
         mnist(tmp_path)
     command = [sys.executable, "-m", "models.make", "--dataset", "mnist", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)

@@ -16,7 +16,7 @@ MODELS: list[dict[str, Any]] = json.loads(MANIFEST.read_text())["models"]
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry["file"])
 def test_known_verdicts(entry: dict[str, Any]):
     graph, images = verifier.load(FOLDER / entry["file"]), images_of(entry["dataset"])
-    assert {answer["verdict"] for answer in entry["known"]} == {"verified", "falsified"}
+    assert "verified" in {answer["verdict"] for answer in entry["known"]}
     for answer in entry["known"]:
         index = answer["index"]
         spec = verifier.robustness(images.x[index], int(images.y[index]), epsilon=answer["epsilon"])

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
+from verifier.attacks.rounding import Comparison, plainly_same
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, place
 from verifier.specs.property import Polytope, Property
+from verifier.specs.region import Region
 from verifier.verdict import Counterexample
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_ERRORS_ONLY = 3
+_NOTHING = 4  # fatal errors only: what fails is raised as well, and need not be printed
 _INPUT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+_LONGEST_REASON = 300  # letters
+_MORE_POINTS = 4
 
 
 class Replayer:
@@ -48,16 +54,27 @@ class Replayer:
         self._output = graph.output if graph.output in outputs else outputs[0]
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """Output (*Y), as onnxruntime returns it, for one input x (*X), which is rounded to the network's type."""
-        (y,) = self._session.run([self._output], {self._input: self._feed(x)})
-        return np.asarray(y).reshape(self.graph.output_shape)
+        """Output (*Y), as onnxruntime returns it, for one input x (*X), which is rounded to the network's type.
+
+        Raises:
+            InputError: onnxruntime cannot run the network.
+        """
+        (y,) = self._values(self._session, [self._output], x)
+        if y.size != prod(self.graph.output_shape):
+            what = f"onnxruntime's output has shape {list(y.shape)}, its own is {list(self.graph.output_shape)}"
+            raise InputError(str(self.path), what, "check the model")
+        return y.reshape(self.graph.output_shape)
 
     def representable(self, x: np.ndarray) -> np.ndarray:
         """x (*X) float64 as the network sees it: rounded to its input type, float64 again."""
         return self._feed(x).astype(np.float64)
 
     def intermediates(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Value of every tensor of the file for one input x (*X), by its name in the file."""
+        """Value of every tensor of the file for one input x (*X), by its name in the file.
+
+        Raises:
+            InputError: onnxruntime cannot run the network.
+        """
         import onnx
 
         model = onnx.ModelProto.FromString(self._model)
@@ -65,13 +82,21 @@ class Replayer:
         names = [name for node in model.graph.node for name in node.output if name and name not in known]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         session = self._open(model.SerializeToString())
-        values = session.run(None, {self._input: self._feed(x)})
-        return {output.name: np.asarray(v) for output, v in zip(session.get_outputs(), values, strict=True)}
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, self._values(session, names, x), strict=True))
 
     @cached_property
     def exact(self) -> Graph:
         """The graph in float64 on the CPU."""
         return place(self.graph, torch.float64, "cpu")
+
+    def _values(self, session: Any, names: Sequence[str], x: np.ndarray) -> list[np.ndarray]:
+        try:
+            return [np.asarray(value) for value in session.run(names, {self._input: self._feed(x)})]
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise InputError(
+                str(self.path), f"onnxruntime cannot run it ({_reason(error)})", "check the model"
+            ) from error
 
     def _feed(self, x: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x, dtype=self._dtype).reshape(self.graph.input_shape)
@@ -90,7 +115,7 @@ class Replayer:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _NOTHING
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         # A model that comes as bytes has no folder of its own; its external data lies beside the file.
         folder = str(self.path.resolve().parent)
@@ -98,8 +123,9 @@ class Replayer:
         try:
             return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
-            reason = str(error).splitlines()[0]
-            raise InputError(str(self.path), f"onnxruntime cannot load it ({reason})", "check the model") from error
+            raise InputError(
+                str(self.path), f"onnxruntime cannot load it ({_reason(error)})", "check the model"
+            ) from error
 
 
 def replay(replayer: Replayer, prop: Property, x: np.ndarray, index: int = 0) -> Counterexample | None:
@@ -108,7 +134,8 @@ def replay(replayer: Replayer, prop: Property, x: np.ndarray, index: int = 0) ->
     The input is moved to the nearest point of the region that can be handed to the network as it is, and onnxruntime's
     output must lie in an unsafe polytope as written. Where a coordinate has no float32 value (the specification fixes
     it to such a number), onnxruntime cannot run at the point itself; then the output of the exact point in float64
-    must lie in the same polytope as well.
+    must lie in the same polytope as well. onnxruntime has to return the same output twice, and one that our own
+    float64 value explains: some of its kernels read memory that nothing was written to.
 
     Args:
         replayer: session on the original file.
@@ -125,7 +152,37 @@ def replay(replayer: Replayer, prop: Property, x: np.ndarray, index: int = 0) ->
         exact = evaluate(replayer.exact, torch.from_numpy(witness).unsqueeze(0)).squeeze(0).numpy()
         also = _broken(prop.unsafe, exact)
         broken = [polytope for polytope in broken if polytope in also]
-    return Counterexample(witness, output, index, broken[0]) if broken else None
+    if not broken or not _confirmed(replayer, prop.region, witness, output):
+        return None
+    return Counterexample(witness, output, index, broken[0])
+
+
+def _confirmed(replayer: Replayer, region: Region, x: np.ndarray, output: np.ndarray) -> bool:
+    """Whether onnxruntime's output (*Y) at x (*X) can be had again and is what the network computes, up to rounding."""
+    if not np.array_equal(replayer.run(x), output):
+        return False
+    point = torch.from_numpy(replayer.representable(x)).unsqueeze(0)
+    if plainly_same(output, evaluate(replayer.exact, point).squeeze(0).detach().numpy()):
+        return True
+    # How much float32 loses cannot be read off one point, where errors may cancel.
+    points = torch.cat([point, sample_points(replayer, region, _MORE_POINTS, seed=0)])
+    return Comparison(replayer.graph, replayer.exact, points).judge(replayer.graph.output, output[None]).same
+
+
+def sample_points(replayer: Replayer, region: Region, count: int, seed: int) -> torch.Tensor:
+    """The centre, a corner and random points of a region's first entry: (count, *X) float64 values of the input type."""
+    generator = torch.Generator().manual_seed(seed)
+    region = region.select(torch.zeros(1, dtype=torch.int64)).to(torch.float64, "cpu")
+    box = region.enclosing_box()
+    fixed = torch.stack([(box.lower + box.upper) / 2, box.upper])
+    points = torch.cat([region.project(fixed), region.sample(count, generator)])[:count, 0]
+    return torch.stack([torch.from_numpy(replayer.representable(x.numpy())) for x in points])
+
+
+def _reason(error: Exception) -> str:
+    """The end of the first line of onnxruntime's message, where it says what is wrong."""
+    line = (str(error).splitlines() or [type(error).__name__])[0].strip()
+    return line if len(line) <= _LONGEST_REASON else f"...{line[-_LONGEST_REASON:]}"
 
 
 def _broken(unsafe: tuple[Polytope, ...], y: np.ndarray) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from time import monotonic
@@ -42,7 +42,7 @@ class Attempt:
         started: when its clock began.
         engine_started: when the engine began, None before.
         stages: those that are done.
-        sha256, label, epsilon, subproblems: known once the files are read.
+        sha256, label, subproblems: known once the files are read.
     """
 
     request: Request
@@ -52,13 +52,12 @@ class Attempt:
     stages: list[Stage] = field(default_factory=list)
     sha256: str | None = None
     label: int | None = None
-    epsilon: float | None = None
     subproblems: int = 0
 
     def describe(self, graph: Graph, query: LoadedQuery) -> None:
         """Take over what the files say."""
         self.sha256 = None if graph.file is None else graph.file.sha256
-        self.label, self.epsilon, self.subproblems = query.label, query.epsilon, query.subproblems
+        self.label, self.subproblems = query.label, query.subproblems
 
     def spec(self) -> str | Mapping[str, Any]:
         """The JSON field ``spec``."""
@@ -69,7 +68,7 @@ class Attempt:
             "dataset": what.dataset,
             "index": what.indices[self.number],
             "label": self.label,
-            "epsilon": self.epsilon,
+            "epsilon": what.epsilon,
             "norm": what.norm,
             "targets": "all" if what.targets is None else what.targets,
             "clip": what.clip,
@@ -96,8 +95,8 @@ class Observer(Protocol):
     def finish(self, result: QueryResult) -> None: ...
 
 
-def decide(request: Request, settings: Settings, started: float, observer: Observer) -> list[QueryResult]:
-    """The result of every query, in order.
+def decide(request: Request, settings: Settings, started: float, observer: Observer) -> Iterator[QueryResult]:
+    """The result of every query, in order, each as soon as it is known.
 
     The clock of the first query has run since the process began, so that reading files counts; that of each further
     one runs from the answer before. So n queries take n time limits at most.
@@ -109,9 +108,9 @@ def decide(request: Request, settings: Settings, started: float, observer: Obser
         observer: told of every query before and after.
 
     Raises:
-        InputError: the input cannot be used.
+        InputError: the input cannot be used; the results before it stand.
     """
-    worker, results = Worker(), []
+    worker = Worker()
 
     @cache
     def loaded() -> Loaded:
@@ -122,10 +121,10 @@ def decide(request: Request, settings: Settings, started: float, observer: Obser
     for number in range(request.count):
         attempt = Attempt(request, number, started)
         observer.begin(attempt)
-        results.append(_answer(worker, loaded, attempt, settings))
-        observer.finish(results[-1])
+        result = _answer(worker, loaded, attempt, settings)
+        observer.finish(result)
+        yield result
         started = monotonic()
-    return results
 
 
 def _answer(worker: Worker, loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings) -> QueryResult:

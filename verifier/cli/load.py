@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedQuery:
-    """One query: what is to be proved, of how many input sets, and for a data set the class and the radius."""
+    """One query: what is to be proved, of how many input sets, and for a data set the class."""
 
     spec: Spec
     subproblems: int = 1
     label: int | None = None
-    epsilon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,26 +71,35 @@ def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:
     if prod(data.x.shape[1:]) != prod(graph.input_shape):
         what = f"its inputs have {prod(data.x.shape[1:])} values, the network takes {prod(graph.input_shape)}"
         raise InputError(f"--dataset {inputs.dataset}", what, "choose the data that the network was made for")
-    from verifier.specs.robustness import parse_epsilon, robustness
+    _check_classes(inputs, [(index, int(data.y[index])) for index in indices], prod(graph.output_shape))
+    from verifier.specs.robustness import robustness
 
-    radius = parse_epsilon(inputs.epsilon)
-    clip, classes = (0.0, 1.0) if inputs.clip else None, prod(graph.output_shape)
+    clip = (0.0, 1.0) if inputs.clip else None
 
     def query(number: int) -> LoadedQuery:
         index = indices[number]
         x, label = _arranged(data.x[index], graph.input_shape), int(data.y[index])
-        where = f"--dataset {inputs.dataset}, input {index}"
-        if not 0 <= label < classes:
-            raise InputError(where, f"its label is {label}, the network has {classes} classes", "check the labels")
-        if inputs.targets == label:
-            raise InputError(f"--targets {label}", f"is the class of input {index} itself", "leave it out of --index")
         try:
-            spec = robustness(x, label, radius, inputs.norm, clip, inputs.targets, inputs.mean, inputs.std)
+            spec = robustness(x, label, inputs.epsilon, inputs.norm, clip, inputs.targets, inputs.mean, inputs.std)
         except InputError as error:
-            raise InputError(where if error.where == "input" else error.where, error.what, error.mend) from error
-        return LoadedQuery(spec, label=label, epsilon=radius)
+            where = f"--dataset {inputs.dataset}, input {index}" if error.where == "input" else error.where
+            raise InputError(where, error.what, error.mend) from error
+        return LoadedQuery(spec, label=label)
 
     return query
+
+
+def _check_classes(inputs: Inputs, labels: Sequence[tuple[int, int]], classes: int) -> None:
+    """Refuse before the first query what would end a later one: (index, label) of every query against the classes."""
+    target = inputs.targets
+    if target is not None and target >= classes:
+        raise InputError(f"--targets {target}", "is not a class of the network", f"use 0 to {classes - 1}")
+    for index, label in labels:
+        if not 0 <= label < classes:
+            where = f"--dataset {inputs.dataset}, input {index}"
+            raise InputError(where, f"its label is {label}, the network has {classes} classes", "check the labels")
+        if label == target:
+            raise InputError(f"--targets {target}", f"is the class of input {index} itself", "leave it out of --index")
 
 
 def _arranged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from verifier.cli.request import parse_device
+
+#: far more than help; a process that cannot start them would be stopped by the system
+MOST_THREADS = 1024
+#: 63 bits: one more is still a seed for torch
+LARGEST_SEED = 2**63 - 1
+
 
 def _set_debug(context: typer.Context, wanted: bool) -> bool:
     context.obj.debug = context.obj.debug or wanted
@@ -39,9 +46,11 @@ Witness = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the counterexample; of several inputs each to a file: w.txt, w-7.txt."),
 ]
-Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on the CPU.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, max=MOST_THREADS, help="Threads on the CPU.")]
 Json = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JSON; - for standard output.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="Seed of everything random.")]
+Device = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", callback=parse_device)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing: the exit status is the answer.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an internal error.", callback=_set_debug)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from verifier.errors import InputError
-from verifier.specs.exact import parse_number
+from verifier.specs.exact import parse_epsilon, parse_number, to_float
 
 #: more inputs than any data set has; keeps a mistyped range from filling the memory
 _MOST = 1_000_000
@@ -25,7 +25,7 @@ class Inputs:
         dataset: a name, or a path that ends in ``.npz``.
         index: which inputs, as text, to be read against the size of the data set.
         indices: the same, read against no size; each is a query.
-        epsilon: radius in the unit of the data, as text.
+        epsilon: radius in the unit of the data.
         norm: one of `NORMS`.
         targets: the class that must not be reached, or None for every other class.
         clip: whether the input stays in [0, 1].
@@ -36,7 +36,7 @@ class Inputs:
     dataset: str
     index: str
     indices: tuple[int, ...]
-    epsilon: str
+    epsilon: float
     norm: str
     targets: int | None
     clip: bool
@@ -82,7 +82,7 @@ def choose(spec: Path | None, dataset: str | None, flags: Mapping[str, Any]) -> 
         dataset,
         flags["--index"],
         tuple(parse_index(flags["--index"], _MOST)),
-        flags["--epsilon"],
+        parse_epsilon(flags["--epsilon"]),
         parse_norm(flags["--norm"] or "inf"),
         parse_targets(flags["--targets"] or "all"),
         not flags["--no-clip"],
@@ -127,4 +127,15 @@ def parse_channels(text: str | None, flag: str) -> tuple[float, ...] | None:
     numbers = [parse_number(part.strip()) for part in text.split(",")]
     if None in numbers:
         raise InputError(f"{flag} {text}", "is not a list of numbers", "write it like 0.49,0.48,0.45")
-    return tuple(float(number) for number in numbers if number is not None)
+    return tuple(to_float(number, text, flag) for number in numbers if number is not None)
+
+
+def parse_device(text: str) -> str:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether there is such a device is seen later.
+
+    Raises:
+        InputError: something else.
+    """
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", text):
+        raise InputError(f"--device {text}", "is not a device", "choose auto, cpu or an existing cuda:N")
+    return text

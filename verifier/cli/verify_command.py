@@ -66,9 +66,16 @@ def verify(
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
     with Display(not quiet and json != STDOUT, not quiet, request.count) as display:
-        results = decide(request, Settings(method, timeout, device, seed, threads), started, display)
-        notes = _write(witness, json, results) + next_steps(results, method)
-        display.close(results, monotonic() - started, notes)
+        results: list[QueryResult] = []
+        try:
+            for result in decide(request, Settings(method, timeout, device, seed, threads), started, display):
+                results.append(result)
+        finally:  # an error or an interrupt in a later query does not take away what is known
+            if results:
+                notes = _write(witness, json, request.count, results) + next_steps(results, method)
+                if len(results) < request.count:
+                    notes.append(f"stopped after {len(results)} of {request.count} queries")
+                display.close(results, monotonic() - started, notes)
     return exit_status(results)
 
 
@@ -82,15 +89,15 @@ def _check(timeout: float | None, json: Path | None, witness: Path | None) -> No
         check_writable(witness, "--witness")
 
 
-def _write(witness: Path | None, json: Path | None, results: Sequence[QueryResult]) -> list[str]:
-    """Write the files that were asked for; what to say about counterexamples."""
+def _write(witness: Path | None, json: Path | None, count: int, results: Sequence[QueryResult]) -> list[str]:
+    """Write the files that were asked for, of ``count`` queries; what to say about counterexamples."""
     from verifier.attacks.witness import format_witness
 
     written = []
     for result in results:
         if isinstance(result.verdict, Falsified) and result.verdict.counterexample is not None and witness is not None:
             path = witness
-            if len(results) > 1 and not isinstance(result.spec, str):
+            if count > 1 and not isinstance(result.spec, str):
                 path = witness.with_stem(f"{witness.stem}-{result.spec['index']}")
             write_whole(path, format_witness(result.verdict.counterexample), "--witness")
             written.append(path)

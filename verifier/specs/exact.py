@@ -8,6 +8,8 @@ from functools import reduce
 from math import gcd, inf, lcm, nextafter
 from typing import NamedTuple
 
+from verifier.errors import InputError
+
 _NUMBER = re.compile(r"([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,9}))?")
 _LARGEST_EXPONENT = 400  # beyond float64 either way, and 10**400 is still a small integer
 _MOST_DIGITS = 1000
@@ -39,6 +41,34 @@ def parse_number(text: str) -> Fraction | None:
         return None
     digits = int(sign + whole + part)
     return Fraction(digits * 10**power) if power >= 0 else Fraction(digits, 10**-power)
+
+
+def parse_epsilon(text: str, where: str = "--epsilon") -> float:
+    """The float64 nearest to a decimal or a fraction of two decimals, such as ``8/255``.
+
+    Raises:
+        InputError: it is neither, negative, or too large for float64.
+    """
+    parts = [parse_number(part.strip()) for part in text.split("/")]
+    if len(parts) > 2 or any(part is None for part in parts) or (len(parts) == 2 and parts[1] == 0):
+        raise InputError(where, f"{text!r} is not a number", "write it like 0.03 or 8/255")
+    value = parts[0] if len(parts) == 1 else Fraction(parts[0] or 0) / Fraction(parts[1] or 1)
+    assert value is not None
+    if value < 0:
+        raise InputError(where, f"{text} is negative", "give a number >= 0")
+    return to_float(value, text, where)
+
+
+def to_float(value: Fraction, text: str, where: str) -> float:
+    """The float64 nearest to a number that was written as ``text``.
+
+    Raises:
+        InputError: it is beyond the range of float64.
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(where, f"{text} is too large", "give a smaller number") from None
 
 
 def to_bound(value: Fraction) -> Bound:

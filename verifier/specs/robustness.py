@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from math import inf, prod
 from typing import Any, Protocol
 
@@ -16,7 +15,8 @@ import numpy as np
 import torch
 
 from verifier.errors import InputError
-from verifier.specs.exact import parse_number
+from verifier.specs.exact import parse_epsilon
+from verifier.specs.fit import fit
 from verifier.specs.normalize import Affine, affine
 from verifier.specs.property import Polytope, Property, Query
 from verifier.specs.region import Box, LpBall, Region
@@ -79,51 +79,18 @@ def resolve(spec: Spec, network: Network) -> Query:
         network: tells the shapes (dynamic dimensions are 1).
 
     Raises:
-        InputError: the numbers of inputs or outputs differ from the network's.
+        InputError: the numbers of inputs or outputs differ from the network's, or what was made by hand is no region
+            or polytope (see `fit`).
     """
-    inputs, outputs = prod(network.input_shape), prod(network.output_shape)
+    outputs = prod(network.output_shape)
     if isinstance(spec, Robustness):
         spec = spec.property(outputs)
     query = Query((spec,)) if isinstance(spec, Property) else spec
     where = query.name or "property"
     if not query.properties:
         raise InputError(where, "is a query without properties", "give it at least one")
-    fitting = [_fit(prop, network.input_shape, inputs, outputs, where) for prop in query.properties]
+    fitting = [fit(prop, network.input_shape, outputs, where) for prop in query.properties]
     return replace(query, properties=tuple(fitting))
-
-
-def _fit(prop: Property, shape: tuple[int, ...], inputs: int, outputs: int, where: str) -> Property:
-    box = prop.region.enclosing_box()
-    size = prod(box.lower.shape[1:])
-    if prop.region.batch != 1:
-        raise InputError(where, f"a region holds {prop.region.batch} input sets", "make one property of each")
-    if size != inputs:
-        raise InputError(
-            where, f"speaks of {size} inputs, the network has {inputs}", "use the specification of this network"
-        )
-    if not prop.unsafe:
-        raise InputError(where, "a property has no unsafe polytope", "give it at least one")
-    for polytope in prop.unsafe:
-        if polytope.C.shape[1] != outputs:
-            what = f"speaks of {polytope.C.shape[1]} outputs, the network has {outputs}"
-            raise InputError(where, what, "use the specification of this network")
-    return replace(prop, region=prop.region.reshape(shape))
-
-
-def parse_epsilon(text: str, where: str = "--epsilon") -> float:
-    """The float64 nearest to a decimal or a fraction of two decimals, such as ``8/255``.
-
-    Raises:
-        InputError: it is neither, or negative.
-    """
-    parts = [parse_number(part.strip()) for part in text.split("/")]
-    if len(parts) > 2 or any(part is None for part in parts) or (len(parts) == 2 and parts[1] == 0):
-        raise InputError(where, f"{text!r} is not a number", "write it like 0.03 or 8/255")
-    value = parts[0] if len(parts) == 1 else Fraction(parts[0] or 0) / Fraction(parts[1] or 1)
-    assert value is not None
-    if value < 0:
-        raise InputError(where, f"{text} is negative", "give a number >= 0")
-    return float(value)
 
 
 def robustness(

@@ -86,9 +86,9 @@ def _window(
     elif mode != "NOTSET":
         raise Invalid(f"its attribute auto_pad is {mode!r}")
     room = size + before + after - reach
-    if room < 0:
+    count = (-(-room // stride) if ceil else room // stride) + 1  # ceil mode keeps a first window that hangs over
+    if count < 1:
         raise Invalid(f"a window that reaches over {reach} entries does not fit into {size + before + after}")
-    count = (-(-room // stride) if ceil else room // stride) + 1
     if ceil and (count - 1) * stride >= size + before:  # a window may not start in the padding at the end
         count -= 1
     return Window(size, kernel, stride, dilation, before, after, count)

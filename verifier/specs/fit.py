@@ -1,0 +1,91 @@
+"""Whether a property is well-formed and fits a network; dataclasses made by hand check nothing themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import torch
+
+from verifier.errors import InputError
+from verifier.specs.box import check_bounds
+from verifier.specs.property import Polytope, Property
+from verifier.specs.region import Box, LpBall, Region
+
+
+def fit(prop: Property, shape: tuple[int, ...], outputs: int, where: str) -> Property:
+    """The property with its region in the network's input shape.
+
+    Args:
+        prop: as made by hand or read from a file.
+        shape: of the network's input.
+        outputs: number of the network's outputs.
+        where: what messages call the property.
+
+    Raises:
+        InputError: the region is empty, not finite, not float64, not of batch size 1 or of another size than the
+            input; or there is no polytope, or one without rows, of other sizes, not float64 or not finite.
+    """
+    _check_region(prop.region, where)
+    size, inputs = prod(prop.region.enclosing_box().lower.shape[1:]), prod(shape)
+    if size != inputs:
+        what = f"speaks of {size} inputs, the network has {inputs}"
+        raise InputError(where, what, "use the specification of this network")
+    if not prop.unsafe:
+        raise InputError(where, "a property has no unsafe polytope", "give it at least one")
+    for polytope in prop.unsafe:
+        _check_polytope(polytope, outputs, where)
+    return replace(prop, region=prop.region.reshape(shape))
+
+
+def _check_region(region: Region, where: str) -> None:
+    for tensor in _tensors(region):
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float64 or tensor.dim() == 0:
+            what = "a region is not made of float64 torch tensors with a batch axis"
+            raise InputError(where, what, "make it of tensors (1, *X) of dtype torch.float64")
+    if region.batch != 1:
+        raise InputError(where, f"a region holds {region.batch} input sets", "make one property of each")
+    if isinstance(region, LpBall):
+        LpBall.checked(region.center, region.radius, region.box, region.norm, where)
+        inner = region.inner_radius
+        if inner is not None and (inner.shape != region.radius.shape or not bool((inner <= region.radius).all())):
+            raise InputError(where, "the inner radius exceeds the radius", "give one that is at most the radius")
+    box = region.box if isinstance(region, LpBall) else region.enclosing_box()
+    check_bounds(box.lower, box.upper, where)
+    if box.inner_lower is not None:
+        check_bounds(box.lower, box.inner_lower, where, "the inner bounds exceed the bounds")
+    if box.inner_upper is not None:
+        check_bounds(box.inner_upper, box.upper, where, "the inner bounds exceed the bounds")
+
+
+def _tensors(region: Region) -> Iterator[object]:
+    """Every field of a region that has to be a tensor."""
+    if isinstance(region, LpBall):
+        yield from (region.center, region.radius)
+        yield from () if region.inner_radius is None else (region.inner_radius,)
+    box = region.box if isinstance(region, LpBall) else region
+    if isinstance(box, Box):
+        yield from (box.lower, box.upper)
+        yield from (inner for inner in (box.inner_lower, box.inner_upper) if inner is not None)
+
+
+def _check_polytope(polytope: Polytope, outputs: int, where: str) -> None:
+    limits = (polytope.d,) if polytope.d_inner is None else (polytope.d, polytope.d_inner)
+    for array in (polytope.C, *limits):
+        if not isinstance(array, np.ndarray) or array.dtype != np.float64:
+            raise InputError(where, "a polytope is not made of float64 numpy arrays", "make C and d such arrays")
+    if polytope.C.ndim != 2 or any(limit.shape != polytope.C.shape[:1] for limit in limits):
+        shapes = f"C of shape {polytope.C.shape} and d of shape {polytope.d.shape}"
+        raise InputError(where, f"a polytope has {shapes}", "give C (rows, outputs) and d (rows,)")
+    rows, columns = polytope.C.shape
+    if columns != outputs:
+        what = f"speaks of {columns} outputs, the network has {outputs}"
+        raise InputError(where, what, "use the specification of this network")
+    if rows == 0:
+        raise InputError(where, "a polytope has no rows, so every output lies in it", "give it at least one row")
+    if not all(np.isfinite(array).all() for array in (polytope.C, *limits)):
+        raise InputError(where, "a polytope holds NaN or infinite numbers", "replace them by numbers")
+    if polytope.d_inner is not None and (polytope.d_inner > polytope.d).any():
+        raise InputError(where, "the inner d of a polytope exceeds its d", "give one that is at most d")
