@@ -1,0 +1,53 @@
+"""Relaxing a batch of subproblems, each with the pre-activation boxes that its parent left it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.dual import LinearBound, Relaxation
+from verifier.bounding.intermediate import Steps, Tighten
+from verifier.bounding.ladder import ALLOWANCE_UNITS
+from verifier.graph.ir import Graph
+from verifier.operators.table import OPERATORS
+from verifier.specs.box import flat, flat_rows
+from verifier.specs.region import Box
+
+Boxes = Mapping[str, Box]
+
+
+def sources(graph: Graph) -> tuple[str, ...]:
+    """Nodes that are the input of an activation whose envelope depends on it, in order."""
+    nodes = (node for node in graph.nodes if node.op in OPERATORS and OPERATORS[node.op].splits is not None)
+    return tuple(dict.fromkeys(node.inputs[0] for node in nodes))
+
+
+def intersect(one: Box, other: Box) -> Box:
+    """Where rounding pushes the ends past each other they are swapped back."""
+    lower, upper = torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper)
+    return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
+
+
+def inheriting(known: Boxes, tighten: Tighten) -> Tighten:
+    """Start from the boxes that are known already, then tighten."""
+
+    def inherit(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+        if name in known:
+            box = intersect(relaxation.boxes[name], known[name])
+            relaxation = replace(relaxation, boxes={**relaxation.boxes, name: box})
+        box, _ = tighten(name, relaxation, wanted)
+        return box, ()
+
+    return inherit
+
+
+def slack(bound: LinearBound, boxes: Boxes) -> Tensor:
+    """What a bound has to exceed to count, (B, S): see `verifier.bounding.ladder.allowance`."""
+    scale = bound.magnitude
+    for name, A in bound.A.items():
+        largest = torch.maximum(boxes[name].lower.abs(), boxes[name].upper.abs())
+        scale = scale + torch.linalg.vecdot(flat_rows(A.abs()), flat(largest).unsqueeze(1))
+    return ALLOWANCE_UNITS * torch.finfo(scale.dtype).eps * scale

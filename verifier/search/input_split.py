@@ -1,0 +1,188 @@
+"""Branch and bound over the input: boxes are bounded in batches, cut, and halved where the bounds are most sensitive.
+
+Wins where few coordinates are free (Wang et al. 2018, arXiv 1804.10829; nnenum, Bak 2021).
+Axes: N boxes of a batch, P polytopes, S rows, n free coordinates.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.dual import LinearBound, linear_bound
+from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
+from verifier.bounding.ladder import Problem
+from verifier.operators import evaluate
+from verifier.search.boxes import Boxes, inheriting, slack, sources
+from verifier.search.contract import Planes, contract
+from verifier.search.result import Replay, SearchOptions, SearchResult
+from verifier.search.store import Store
+from verifier.search.targets import Targets
+from verifier.specs.box import flat, flat_rows
+from verifier.specs.region import Box
+
+#: boxes are halved several times at once while fewer than this share of a batch are open
+_FILL = 0.5
+
+
+class InputSplit:
+    """A search that can be continued: `run` works until a time, `result` says where it stands.
+
+    Args:
+        problem: regions are boxes; graph placed.
+        replay: judges points that look like counterexamples.
+    """
+
+    def __init__(self, problem: Problem, options: SearchOptions, replay: Replay):
+        self.problem, self.options, self.replay = problem, options, replay
+        self.graph, self.targets = problem.graph, Targets.of(problem.rows)
+        self.sources = sources(self.graph)
+        box = problem.region.enclosing_box()
+        count, dtype = box.batch, box.lower.dtype
+        self.shape = box.lower.shape[1:]
+        self.least = torch.full((count,), torch.inf, dtype=dtype)
+        self.failed = torch.zeros(count, dtype=torch.bool)
+        self.subproblems, self.falsified = 0, False
+        self.size = self._batch_size()
+        self.store = Store(options.memory)
+        sizes = sum(int(torch.Size(self.graph.shapes[name]).numel()) for name in self.sources)
+        self.store.push(
+            {
+                "lower": flat(box.lower),
+                "upper": flat(box.upper),
+                "bound": torch.full((count,), -torch.inf, dtype=dtype),
+                "depth": torch.zeros(count, dtype=torch.int32),
+                "owner": torch.arange(count),
+                "open": self.targets.present.clone(),
+                "known_lower": torch.full((count, sizes), -torch.inf, dtype=dtype),
+                "known_upper": torch.full((count, sizes), torch.inf, dtype=dtype),
+            }
+        )
+
+    def _batch_size(self) -> int:
+        widest = max(torch.Size(shape).numel() for shape in self.graph.shapes.values())
+        rows = max(8, self.targets.C.shape[1])
+        numbers = self.options.batch_bytes // self.targets.C.element_size()
+        return max(1, numbers // (widest * rows))
+
+    @property
+    def finished(self) -> bool:
+        return self.falsified or len(self.store) == 0
+
+    def result(self) -> SearchResult:
+        margins, proved = self.least.clone(), ~self.failed
+        left = self.store.bounds()
+        if left:
+            margins.scatter_reduce_(0, left["owner"], left["bound"], "amin")
+            proved[left["owner"]] = False
+        margins[self.failed] = margins[self.failed].clamp(max=0)
+        return SearchResult(margins, proved, self.falsified, self.subproblems)
+
+    def run(self, until: float | None) -> None:
+        """Bound batches of boxes until all are closed, a counterexample is confirmed, or the time is over."""
+        while not self.finished and (until is None or monotonic() < until):
+            self._step()
+
+    def _step(self) -> None:
+        batch = self.store.pop(self.size)
+        region = Box(*(batch[end].reshape(-1, *self.shape) for end in ("lower", "upper")))
+        bound, boxes = self._bound(batch, region)
+        self.subproblems += region.batch
+        A = flat_rows(bound.A[self.graph.input]).expand(region.batch, -1, -1)
+        rows = bound.constant + region.minimum(A)
+        allowed = slack(bound, boxes)
+        owner = batch["owner"]
+        margins = self.targets.margins(rows, owner)
+        cleared = self.targets.margins(rows - allowed, owner) > 0
+        open_ = batch["open"] & ~cleared
+        self._close(batch["open"] & cleared, margins, owner)
+        planes = Planes(A, bound.constant.expand_as(rows), allowed, self.targets.member[owner])
+        lower, upper, left = contract(batch["lower"], batch["upper"], planes, open_)
+        self._close(open_ & ~left, self.targets.margins(allowed, owner), owner)
+        keep = left.any(1).nonzero()[:, 0]
+        if len(keep) == 0:
+            return
+        best = margins.masked_fill(~left, torch.inf).amin(1)
+        children = {
+            "lower": lower,
+            "upper": upper,
+            "bound": torch.maximum(batch["bound"], best),
+            "depth": batch["depth"],
+            "owner": owner,
+            "open": left,
+            "known_lower": self._gather(boxes, "lower"),
+            "known_upper": self._gather(boxes, "upper"),
+        }
+        children = {name: value[keep] for name, value in children.items()}
+        score = self._sensitivity(A[keep], rows[keep], margins[keep], children)
+        self._try_points(A[keep], children)
+        if not self.falsified:
+            self._split(children, score)
+
+    def _bound(self, batch: dict[str, Tensor], region: Box) -> tuple[LinearBound, Boxes]:
+        """Linear bounds of the rows over each box, and the boxes of all nodes."""
+        known: dict[str, Box] = {}
+        start = 0
+        for name in self.sources:
+            shape = self.graph.shapes[name]
+            stop = start + torch.Size(shape).numel()
+            ends = (batch[key][:, start:stop].reshape(-1, *shape) for key in ("known_lower", "known_upper"))
+            known[name], start = Box(*ends), stop
+        with torch.no_grad():
+            tighten = by_dual(self.graph, region, IntermediateOptions(chunk_bytes=self.options.batch_bytes))
+            relaxation = relax_network(self.graph, region, inheriting(known, tighten))
+            objective = self.targets.objective(batch["owner"])
+            return linear_bound(self.graph, relaxation.envelopes, objective), relaxation.boxes
+
+    def _gather(self, boxes: Boxes, end: str) -> Tensor:
+        return torch.cat([flat(getattr(boxes[name], end)) for name in self.sources], 1)
+
+    def _close(self, closed: Tensor, margins: Tensor, owner: Tensor) -> None:
+        """Record the margins (N, P) of the polytopes that were just excluded."""
+        least = margins.masked_fill(~closed, torch.inf).amin(1)
+        self.least.scatter_reduce_(0, owner, least, "amin")
+
+    def _sensitivity(self, A: Tensor, rows: Tensor, margins: Tensor, children: dict[str, Tensor]) -> Tensor:
+        """How much the bound of the polytope that is furthest from closed moves over each coordinate, (N, n)."""
+        worst = margins.masked_fill(~children["open"], torch.inf).argmin(1)
+        everyone = torch.arange(len(worst))
+        member = self.targets.member[children["owner"], worst]
+        row = rows.masked_fill(~member, -torch.inf).argmax(1)
+        return A[everyone, row].abs()
+
+    def _try_points(self, A: Tensor, children: dict[str, Tensor]) -> None:
+        """Replay the centres and the corners that minimise the linear bounds, if the network is unsafe there."""
+        lower, upper, owner = children["lower"], children["upper"], children["owner"]
+        direction = torch.where(self.targets.member[owner].any(1).unsqueeze(2), A, torch.zeros_like(A)).sum(1)
+        points = torch.cat([torch.where(direction > 0, lower, upper), (lower + upper) / 2])
+        owner = owner.repeat(2)
+        with torch.no_grad():
+            margins = self.targets.values(evaluate(self.graph, points.reshape(-1, *self.shape)), owner).amin(1)
+        promising = margins.topk(min(self.options.candidates, len(margins)), largest=False)
+        for margin, i in zip(promising.values.tolist(), promising.indices.tolist(), strict=True):
+            if margin <= 0 and self.replay(int(owner[i]), points[i].reshape(self.shape)):
+                self.falsified = True
+                return
+
+    def _split(self, children: dict[str, Tensor], score: Tensor) -> None:
+        """Halve every box along its most sensitive coordinate, several times where few are open."""
+        while True:
+            lower, upper = children["lower"], children["upper"]
+            middle = (lower + upper) / 2
+            score_now = (score * (upper - lower)).masked_fill((middle <= lower) | (middle >= upper), -1)
+            best = score_now.max(1)
+            self.failed[children["owner"][best.values < 0]] = True
+            keep = (best.values >= 0).nonzero()[:, 0]
+            dim = best.indices[keep].unsqueeze(1)
+            halves = {name: value[keep].repeat(2, *(1,) * (value.dim() - 1)) for name, value in children.items()}
+            at = middle[keep].gather(1, dim)
+            count = len(keep)
+            halves["upper"][:count].scatter_(1, dim, at)
+            halves["lower"][count:].scatter_(1, dim, at)
+            halves["depth"] += 1
+            children, score = halves, score[keep].repeat(2, 1)
+            if 4 * count + len(self.store) > self.size * _FILL * 2 or count == 0:
+                break
+        self.store.push(children)
