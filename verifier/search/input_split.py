@@ -11,8 +11,8 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import LinearBound, linear_bound
-from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
+from verifier.bounding.dual import Objective, Relaxation, fixed_point, linear_bound
+from verifier.bounding.intermediate import by_dual, relax_network
 from verifier.bounding.ladder import Problem
 from verifier.operators import evaluate
 from verifier.search.boxes import Boxes, inheriting, slack, sources
@@ -80,6 +80,7 @@ class InputSplit:
         margins[self.failed] = margins[self.failed].clamp(max=0)
         return SearchResult(margins, proved, self.falsified, self.subproblems)
 
+    @torch.no_grad()
     def run(self, until: float | None) -> None:
         """Bound batches of boxes until all are closed, a counterexample is confirmed, or the time is over."""
         while not self.finished and (until is None or monotonic() < until):
@@ -88,7 +89,8 @@ class InputSplit:
     def _step(self) -> None:
         batch = self.store.pop(self.size)
         region = Box(*(batch[end].reshape(-1, *self.shape) for end in ("lower", "upper")))
-        bound, boxes = self._bound(batch, region)
+        relaxation = self._relax(batch, region)
+        boxes, bound = relaxation.boxes, linear_bound(self.graph, relaxation.envelopes, self.targets.objective(batch["owner"]))
         self.subproblems += region.batch
         A = flat_rows(bound.A[self.graph.input]).expand(region.batch, -1, -1)
         rows = bound.constant + region.minimum(A)
@@ -116,13 +118,13 @@ class InputSplit:
             "known_upper": self._gather(boxes, "upper"),
         }
         children = {name: value[keep] for name, value in children.items()}
-        score = self._sensitivity(A[keep], rows[keep], margins[keep], children)
+        score = self._sensitivity(relaxation, owner, self._worst_row(rows, margins, left, owner))[keep]
         self._try_points(A[keep], children)
         if not self.falsified:
             self._split(children, score)
 
-    def _bound(self, batch: dict[str, Tensor], region: Box) -> tuple[LinearBound, Boxes]:
-        """Linear bounds of the rows over each box, and the boxes of all nodes."""
+    def _relax(self, batch: dict[str, Tensor], region: Box) -> Relaxation:
+        """The network over each box: what the parent knew is the start, unstable neurons are bounded anew."""
         known: dict[str, Box] = {}
         start = 0
         for name in self.sources:
@@ -130,11 +132,8 @@ class InputSplit:
             stop = start + torch.Size(shape).numel()
             ends = (batch[key][:, start:stop].reshape(-1, *shape) for key in ("known_lower", "known_upper"))
             known[name], start = Box(*ends), stop
-        with torch.no_grad():
-            tighten = by_dual(self.graph, region, IntermediateOptions(chunk_bytes=self.options.batch_bytes))
-            relaxation = relax_network(self.graph, region, inheriting(known, tighten))
-            objective = self.targets.objective(batch["owner"])
-            return linear_bound(self.graph, relaxation.envelopes, objective), relaxation.boxes
+        tighten = by_dual(self.graph, region, self.options.intermediate)
+        return relax_network(self.graph, region, inheriting(known, tighten))
 
     def _gather(self, boxes: Boxes, end: str) -> Tensor:
         return torch.cat([flat(getattr(boxes[name], end)) for name in self.sources], 1)
@@ -144,13 +143,26 @@ class InputSplit:
         least = margins.masked_fill(~closed, torch.inf).amin(1)
         self.least.scatter_reduce_(0, owner, least, "amin")
 
-    def _sensitivity(self, A: Tensor, rows: Tensor, margins: Tensor, children: dict[str, Tensor]) -> Tensor:
-        """How much the bound of the polytope that is furthest from closed moves over each coordinate, (N, n)."""
-        worst = margins.masked_fill(~children["open"], torch.inf).argmin(1)
-        everyone = torch.arange(len(worst))
-        member = self.targets.member[children["owner"], worst]
-        row = rows.masked_fill(~member, -torch.inf).argmax(1)
-        return A[everyone, row].abs()
+    def _sensitivity(self, relaxation: Relaxation, owner: Tensor, row: Tensor) -> Tensor:
+        """How steep row `row` (N,) can be along each coordinate, (N, n): the steepest of several linear bounds.
+
+        Both sides of the row under the flattest and under the steepest lower lines; the sensitivity of one bound
+        alone misses coordinates whose influence its relaxation has lost (as smear in Wang et al. 2018).
+        """
+        objective = self.targets.objective(owner)
+        C = objective.C.expand(len(row), *objective.C.shape[1:])[torch.arange(len(row)), row].unsqueeze(1)
+        both = Objective(objective.node, torch.cat([C, -C], 1))
+        steepest = torch.zeros(len(row), 1)
+        for slopes in ("zero", "one"):
+            dual = fixed_point(relaxation.envelopes, slopes)
+            A = linear_bound(self.graph, relaxation.envelopes, both, dual).A[self.graph.input]
+            steepest = torch.maximum(steepest, flat_rows(A).abs().amax(1))
+        return steepest
+
+    def _worst_row(self, rows: Tensor, margins: Tensor, open_: Tensor, owner: Tensor) -> Tensor:
+        """The row (N,) that is nearest to excluding the polytope which is furthest from being excluded."""
+        worst = margins.masked_fill(~open_, torch.inf).argmin(1)
+        return rows.masked_fill(~self.targets.member[owner, worst], -torch.inf).argmax(1)
 
     def _try_points(self, A: Tensor, children: dict[str, Tensor]) -> None:
         """Replay the centres and the corners that minimise the linear bounds, if the network is unsafe there."""
@@ -158,8 +170,7 @@ class InputSplit:
         direction = torch.where(self.targets.member[owner].any(1).unsqueeze(2), A, torch.zeros_like(A)).sum(1)
         points = torch.cat([torch.where(direction > 0, lower, upper), (lower + upper) / 2])
         owner = owner.repeat(2)
-        with torch.no_grad():
-            margins = self.targets.values(evaluate(self.graph, points.reshape(-1, *self.shape)), owner).amin(1)
+        margins = self.targets.values(evaluate(self.graph, points.reshape(-1, *self.shape)), owner).amin(1)
         promising = margins.topk(min(self.options.candidates, len(margins)), largest=False)
         for margin, i in zip(promising.values.tolist(), promising.indices.tolist(), strict=True):
             if margin <= 0 and self.replay(int(owner[i]), points[i].reshape(self.shape)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from verifier.bounding.intermediate import IntermediateOptions
 
 #: (number of the property in the batch, point (*X)) -> whether it is a counterexample, which ends the search
 Replay = Callable[[int, Tensor], bool]
@@ -17,14 +19,15 @@ class SearchOptions:
 
     Args:
         memory: bytes that open subproblems may take.
-        batch_bytes: memory that the coefficients of one batch take in the widest layer: what stays in the cache of
-            a processor measures fastest.
+        batch_bytes: memory that the rows of one batch take in the widest layer; small batches choose better.
+        intermediate: how the boxes of a subproblem are tightened.
         input_dimensions: sets with at most this many free coordinates are split in the input first.
         candidates: points handed to the replay per batch at most.
     """
 
     memory: int = 4 << 30
-    batch_bytes: int = 8 << 20
+    batch_bytes: int = 256 << 10
+    intermediate: IntermediateOptions = field(default_factory=IntermediateOptions)
     input_dimensions: int = 20
     candidates: int = 2
 
