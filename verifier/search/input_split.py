@@ -6,20 +6,16 @@ Axes: N boxes of a batch, P polytopes, S rows, n free coordinates.
 
 from __future__ import annotations
 
-from time import monotonic
-
 import torch
 from torch import Tensor
 
 from verifier.bounding.dual import Objective, Relaxation, fixed_point, linear_bound
 from verifier.bounding.intermediate import by_dual, relax_network
 from verifier.bounding.ladder import Problem
-from verifier.operators import evaluate
 from verifier.search.boxes import Boxes, inheriting, slack, sources
 from verifier.search.contract import Planes, contract
-from verifier.search.result import Replay, SearchOptions, SearchResult
-from verifier.search.store import Store
-from verifier.search.targets import Targets
+from verifier.search.ledger import Ledger
+from verifier.search.result import Replay, SearchOptions
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box
 
@@ -36,28 +32,24 @@ class InputSplit:
     """
 
     def __init__(self, problem: Problem, options: SearchOptions, replay: Replay):
-        self.problem, self.options, self.replay = problem, options, replay
-        self.graph, self.targets = problem.graph, Targets.of(problem.rows)
-        self.sources = sources(self.graph)
+        self.graph, self.sources = problem.graph, sources(problem.graph)
+        self.ledger = Ledger.of(problem, options, replay)
+        self.targets, self.options = self.ledger.targets, options
         box = problem.region.enclosing_box()
-        count, dtype = box.batch, box.lower.dtype
         self.shape = box.lower.shape[1:]
-        self.least = torch.full((count,), torch.inf, dtype=dtype)
-        self.failed = torch.zeros(count, dtype=torch.bool)
-        self.subproblems, self.falsified = 0, False
         self.size = self._batch_size()
-        self.store = Store(options.memory)
-        sizes = sum(int(torch.Size(self.graph.shapes[name]).numel()) for name in self.sources)
-        self.store.push(
+        sizes = sum(torch.Size(self.graph.shapes[name]).numel() for name in self.sources)
+        like, count = box.lower, box.batch
+        self.ledger.push(
             {
                 "lower": flat(box.lower),
                 "upper": flat(box.upper),
-                "bound": torch.full((count,), -torch.inf, dtype=dtype),
-                "depth": torch.zeros(count, dtype=torch.int32),
-                "owner": torch.arange(count),
+                "bound": like.new_full((count,), -torch.inf),
+                "depth": torch.zeros(count, dtype=torch.int32, device=like.device),
+                "owner": torch.arange(count, device=like.device),
                 "open": self.targets.present.clone(),
-                "known_lower": torch.full((count, sizes), -torch.inf, dtype=dtype),
-                "known_upper": torch.full((count, sizes), torch.inf, dtype=dtype),
+                "known_lower": like.new_full((count, sizes), -torch.inf),
+                "known_upper": like.new_full((count, sizes), torch.inf),
             }
         )
 
@@ -67,31 +59,18 @@ class InputSplit:
         numbers = self.options.batch_bytes // self.targets.C.element_size()
         return max(1, numbers // (widest * rows))
 
-    @property
-    def finished(self) -> bool:
-        return self.falsified or len(self.store) == 0
-
-    def result(self) -> SearchResult:
-        margins, proved = self.least.clone(), ~self.failed
-        left = self.store.bounds()
-        if left:
-            margins.scatter_reduce_(0, left["owner"], left["bound"], "amin")
-            proved[left["owner"]] = False
-        margins[self.failed] = margins[self.failed].clamp(max=0)
-        return SearchResult(margins, proved, self.falsified, self.subproblems)
-
     @torch.no_grad()
     def run(self, until: float | None) -> None:
         """Bound batches of boxes until all are closed, a counterexample is confirmed, or the time is over."""
-        while not self.finished and (until is None or monotonic() < until):
+        while not self.ledger.finished and not self.ledger.late(until):
             self._step()
 
     def _step(self) -> None:
-        batch = self.store.pop(self.size)
+        batch = self.ledger.store.pop(self.size)
         region = Box(*(batch[end].reshape(-1, *self.shape) for end in ("lower", "upper")))
         relaxation = self._relax(batch, region)
         boxes, bound = relaxation.boxes, linear_bound(self.graph, relaxation.envelopes, self.targets.objective(batch["owner"]))
-        self.subproblems += region.batch
+        self.ledger.subproblems += region.batch
         A = flat_rows(bound.A[self.graph.input]).expand(region.batch, -1, -1)
         rows = bound.constant + region.minimum(A)
         allowed = slack(bound, boxes)
@@ -120,7 +99,7 @@ class InputSplit:
         children = {name: value[keep] for name, value in children.items()}
         score = self._sensitivity(relaxation, owner, self._worst_row(rows, margins, left, owner))[keep]
         self._try_points(A[keep], children)
-        if not self.falsified:
+        if not self.ledger.falsified:
             self._split(children, score)
 
     def _relax(self, batch: dict[str, Tensor], region: Box) -> Relaxation:
@@ -141,7 +120,7 @@ class InputSplit:
     def _close(self, closed: Tensor, margins: Tensor, owner: Tensor) -> None:
         """Record the margins (N, P) of the polytopes that were just excluded."""
         least = margins.masked_fill(~closed, torch.inf).amin(1)
-        self.least.scatter_reduce_(0, owner, least, "amin")
+        self.ledger.close(least, owner)
 
     def _sensitivity(self, relaxation: Relaxation, owner: Tensor, row: Tensor) -> Tensor:
         """How steep row `row` (N,) can be along each coordinate, (N, n): the steepest of several linear bounds.
@@ -165,17 +144,11 @@ class InputSplit:
         return rows.masked_fill(~self.targets.member[owner, worst], -torch.inf).argmax(1)
 
     def _try_points(self, A: Tensor, children: dict[str, Tensor]) -> None:
-        """Replay the centres and the corners that minimise the linear bounds, if the network is unsafe there."""
+        """Centres and the corners that minimise the linear bounds."""
         lower, upper, owner = children["lower"], children["upper"], children["owner"]
         direction = torch.where(self.targets.member[owner].any(1).unsqueeze(2), A, torch.zeros_like(A)).sum(1)
         points = torch.cat([torch.where(direction > 0, lower, upper), (lower + upper) / 2])
-        owner = owner.repeat(2)
-        margins = self.targets.values(evaluate(self.graph, points.reshape(-1, *self.shape)), owner).amin(1)
-        promising = margins.topk(min(self.options.candidates, len(margins)), largest=False)
-        for margin, i in zip(promising.values.tolist(), promising.indices.tolist(), strict=True):
-            if margin <= 0 and self.replay(int(owner[i]), points[i].reshape(self.shape)):
-                self.falsified = True
-                return
+        self.ledger.try_points(points.reshape(-1, *self.shape), owner.repeat(2))
 
     def _split(self, children: dict[str, Tensor], score: Tensor) -> None:
         """Halve every box along its most sensitive coordinate, several times where few are open."""
@@ -184,7 +157,7 @@ class InputSplit:
             middle = (lower + upper) / 2
             score_now = (score * (upper - lower)).masked_fill((middle <= lower) | (middle >= upper), -1)
             best = score_now.max(1)
-            self.failed[children["owner"][best.values < 0]] = True
+            self.ledger.give_up(children["owner"][best.values < 0])
             keep = (best.values >= 0).nonzero()[:, 0]
             dim = best.indices[keep].unsqueeze(1)
             halves = {name: value[keep].repeat(2, *(1,) * (value.dim() - 1)) for name, value in children.items()}
@@ -194,6 +167,6 @@ class InputSplit:
             halves["lower"][count:].scatter_(1, dim, at)
             halves["depth"] += 1
             children, score = halves, score[keep].repeat(2, 1)
-            if 4 * count + len(self.store) > self.size * _FILL * 2 or count == 0:
+            if 4 * count + len(self.ledger.store) > self.size * _FILL * 2 or count == 0:
                 break
-        self.store.push(children)
+        self.ledger.push(children)

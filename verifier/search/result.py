@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.intermediate import IntermediateOptions
 
 #: (number of the property in the batch, point (*X)) -> whether it is a counterexample, which ends the search
@@ -22,6 +23,9 @@ class SearchOptions:
         batch_bytes: memory that the rows of one batch take in the widest layer; small batches choose better.
         intermediate: how the boxes of a subproblem are tightened.
         input_dimensions: sets with at most this many free coordinates are split in the input first.
+        branches: splits of a subproblem that are judged by the bounds of their children.
+        stages: ascents on each subproblem; those that are closed take no part in the next stage.
+        subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
     """
 
@@ -29,6 +33,12 @@ class SearchOptions:
     batch_bytes: int = 256 << 10
     intermediate: IntermediateOptions = field(default_factory=IntermediateOptions)
     input_dimensions: int = 20
+    branches: int = 4
+    stages: tuple[AscentOptions, ...] = (
+        AscentOptions(iterations=5, step=0.1, decay=0.9, multiplier_step=0.05),
+        AscentOptions(iterations=15, step=0.1, decay=0.9, multiplier_step=0.05),
+    )
+    subproblem_bytes: int = 1 << 20
     candidates: int = 2
 
 

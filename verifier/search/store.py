@@ -70,7 +70,7 @@ class Store:
         self._count -= count
         return {name: value[chosen] for name, value in self._fields.items()}
 
-    def bounds(self) -> dict[str, Tensor]:
+    def numbers(self) -> dict[str, Tensor]:
         """All rows of the one-number fields (bound, depth, owner ...) of the open subproblems."""
         taken = ~self._key.isinf()
         return {name: value[taken] for name, value in self._fields.items() if value.dim() == 1}

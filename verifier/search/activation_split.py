@@ -1,0 +1,101 @@
+"""Branch and bound over activations: beta-CROWN (Wang et al. 2021, arXiv 2103.06624) in batches of subproblems."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import ascend
+from verifier.bounding.dual import DualPoint
+from verifier.bounding.ladder import Bounds, Problem
+from verifier.search.boxes import slack
+from verifier.search.branching import choose, halves, scores, split_points
+from verifier.search.ledger import Ledger
+from verifier.search.result import Replay, SearchOptions
+from verifier.search.subproblem import Batch, Frame
+from verifier.specs.box import flat_rows
+
+
+class ActivationSplit:
+    """A search that can be continued: `run` works until a time, the ledger says where it stands.
+
+    Args:
+        problem: any regions; graph placed.
+        root: bounds whose boxes and dual point the search starts from.
+        replay: judges points that look like counterexamples.
+    """
+
+    def __init__(self, problem: Problem, root: Bounds, options: SearchOptions, replay: Replay):
+        self.ledger = Ledger.of(problem, options, replay)
+        self.options = options
+        self.frame = Frame.of(problem, root.relaxation.boxes)
+        widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
+        self.size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
+        self.ledger.push(self.frame.roots(root.dual))
+
+    def run(self, until: float | None) -> None:
+        """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over."""
+        while not self.ledger.finished and not self.ledger.late(until):
+            self._step(until)
+
+    def _step(self, until: float | None) -> None:
+        parents = self.ledger.store.pop(self.size)
+        new = parents["depth"] < 0
+        children = self._branch(parents)
+        del new
+        if len(children["bound"]) and not self.ledger.falsified:
+            self.ledger.push(self._bound(children, until))
+
+    @torch.no_grad()
+    def _branch(self, parents: Batch) -> Batch:
+        """Both halves of each parent, at the entry that promises most."""
+        view, watch = self.frame.view(parents), {}
+        linear, rows = self.frame.bound(view, watch)
+        parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
+        self._try_points(flat_rows(linear.A[self.frame.problem.graph.input]), parents)
+        points = split_points(self.frame, parents)
+        stuck = points.isnan().all(1)
+        self.ledger.give_up(parents["owner"][stuck])
+        score = scores(self.frame, view, watch, parents, points)
+        if bool(stuck.any()):
+            keep = (~stuck).nonzero()[:, 0]
+            parents = {name: value[keep] for name, value in parents.items()}
+            score, points = score[keep], points[keep]
+        if len(score) == 0:
+            return parents
+        return halves(parents, choose(self.frame, parents, score, points, self.options.branches), points)
+
+    def _bound(self, batch: Batch, until: float | None) -> Batch:
+        """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""
+        self.ledger.subproblems += len(batch["bound"])
+        for stage in self.options.stages:
+            view = self.frame.view(batch)
+            _, dual = ascend(
+                self.frame.problem.graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=view.dual
+            )
+            batch = self._settle(batch, dual)
+            if len(batch["bound"]) == 0:
+                break
+        return batch
+
+    @torch.no_grad()
+    def _settle(self, batch: Batch, dual: DualPoint) -> Batch:
+        """Take over dual points, close what they prove, and return the rest."""
+        self.frame.absorb(batch, dual)
+        view = self.frame.view(batch)
+        linear, rows = self.frame.bound(view)
+        allowed = slack(linear, view.relaxation.boxes)
+        best = torch.maximum(batch["bound"], rows.amax(1))
+        closed = (rows - allowed > 0).any(1)
+        self.ledger.close(best.masked_fill(~closed, torch.inf), batch["owner"])
+        keep = (~closed).nonzero()[:, 0]
+        return {name: value[keep] for name, value in {**batch, "bound": best}.items()}
+
+    def _try_points(self, A: Tensor, batch: Batch) -> None:
+        """The points of the region that minimise the linear bounds: for boxes, corners."""
+        region = self.frame.problem.region.enclosing_box()
+        lower, upper = (end.flatten(1) for end in (region.lower, region.upper))
+        owner = batch["owner"]
+        direction = A.sum(1)
+        points = torch.where(direction > 0, lower[owner], upper[owner])
+        self.ledger.try_points(points.reshape(-1, *region.lower.shape[1:]), owner)

@@ -1,0 +1,205 @@
+"""Subproblems of activation splitting: the network over the whole region, with some pre-activations confined.
+
+Only entries that the root leaves open can be split, so a subproblem is stored as what it says of those: one row of
+numbers for each of the fields `FIELDS`. `Frame` turns a batch of rows into what the dual function takes.
+Axes: N subproblems, S rows, K open entries of all pre-activations together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, Split, linear_bound
+from verifier.bounding.ladder import Problem
+from verifier.graph.ir import Node
+from verifier.operators.table import OPERATORS
+from verifier.search.boxes import sources
+from verifier.specs.box import flat
+from verifier.specs.region import Box, Region
+
+#: fields of a subproblem: ends of the open pre-activations, sign and point of their last split (N, K); multipliers and
+#: weights of the lower and the upper lines (N, S, K); bound, depth, property and polytope (N,)
+FIELDS = ("low", "high", "sign", "point", "multiplier", "weight_low", "weight_high", "bound", "depth", "owner", "target")
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The open entries of one pre-activation.
+
+    Args:
+        source: node that is split.
+        activations: nodes that apply an activation to it.
+        index: (k,) flat indices of its open entries.
+        columns: where these lie among the K.
+    """
+
+    source: str
+    activations: tuple[Node, ...]
+    index: Tensor
+    columns: slice
+
+
+@dataclass(frozen=True)
+class View:
+    """A batch of subproblems as arguments of the dual function."""
+
+    region: Region
+    relaxation: Relaxation
+    objective: Objective
+    dual: DualPoint
+
+
+def pieces(problem: Problem, boxes: Mapping[str, Box]) -> tuple[Piece, ...]:
+    """The open entries of all pre-activations, those of any property of the batch."""
+    found: list[Piece] = []
+    start = 0
+    for source in sources(problem.graph):
+        users = tuple(n for n in problem.graph.nodes if n.inputs == (source,) and OPERATORS[n.op].splits is not None)
+        masks = [OPERATORS[n.op].splits(n, boxes[source]) for n in users]  # type: ignore[misc]
+        index = flat(torch.stack(masks).any(0)).any(0).nonzero()[:, 0]
+        found.append(Piece(source, users, index, slice(start, start + len(index))))
+        start += len(index)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all subproblems of a problem share.
+
+    Args:
+        problem: regions (batch B) and rows.
+        boxes: of all nodes at the root, (B, *X).
+        pieces: see `Piece`.
+        rows, valid: (B, P, S) which of the problem's rows are those of each polytope, and whether there is such a row.
+    """
+
+    problem: Problem
+    boxes: Mapping[str, Box]
+    pieces: tuple[Piece, ...]
+    rows: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, boxes: Mapping[str, Box]) -> Frame:
+        numbers = torch.arange(max(problem.rows.polytopes), device=problem.rows.owner.device)
+        member = problem.rows.owner.unsqueeze(1) == numbers.reshape(1, -1, 1)
+        most = int(member.sum(2).max())
+        chosen = member.int().argsort(dim=2, descending=True, stable=True)[:, :, :most]
+        valid = member.gather(2, chosen)
+        chosen = torch.where(valid, chosen, chosen[:, :, :1])  # a polytope with fewer rows repeats its first
+        return cls(problem, boxes, pieces(problem, boxes), chosen, valid)
+
+    def roots(self, dual: DualPoint) -> Batch:
+        """One subproblem for each (property, polytope), with the root's weights where it has some for every row."""
+        owner, target = self.valid.any(2).nonzero().unbind(1)
+        low, high = (self._gather({n: getattr(b, e) for n, b in self.boxes.items()})[owner] for e in ("lower", "upper"))
+        count, like = len(owner), self.problem.rows.objective.C
+        weights = [self._root_weights(dual, side)[owner, target] for side in (0, 1)]
+        return {
+            "low": low,
+            "high": high,
+            "sign": torch.zeros_like(low, dtype=torch.int8),
+            "point": torch.zeros_like(low),
+            "multiplier": torch.zeros_like(weights[0]),
+            "weight_low": weights[0],
+            "weight_high": weights[1],
+            "bound": like.new_full((count,), -torch.inf),
+            "depth": torch.zeros(count, dtype=torch.int32, device=like.device),
+            "owner": owner,
+            "target": target,
+        }
+
+    def _root_weights(self, dual: DualPoint, side: int) -> Tensor:
+        """Line weights of one side for the rows of every polytope: (B, P, S, K)."""
+        batch, P, S = self.rows.shape
+        parts = []
+        for piece in self.pieces:
+            node = piece.activations[0]
+            envelope = OPERATORS[node.op].envelope(node, self.boxes[piece.source])  # type: ignore[misc]
+            default = (envelope.lower, envelope.upper)[side].default
+            weight = dual.weights.get(node.name, (None, None))[side]
+            if weight is None:
+                weight = (torch.zeros_like(self.boxes[piece.source].lower) if default is None else default).unsqueeze(1)
+            flat_weight = weight.flatten(2)[:, :, piece.index]
+            flat_weight = flat_weight.expand(batch, self.problem.rows.owner.shape[1], -1)
+            parts.append(flat_weight[torch.arange(batch).reshape(-1, 1, 1), self.rows])
+        return torch.cat(parts, 3)
+
+    def view(self, batch: Batch) -> View:
+        """The subproblems as arguments of the dual function."""
+        owner = batch["owner"]
+        rows, all_rows = self.rows[owner, batch["target"]], self.problem.rows.objective
+        region = self.problem.region
+        region = region if region.batch == 1 else region.select(owner)
+        assert all_rows.offset is not None
+        each = owner.unsqueeze(1)
+        objective = Objective(all_rows.node, all_rows.C[each, rows], all_rows.offset[each, rows])
+        envelopes, splits, weights, multipliers = {}, {}, {}, {}
+        for piece in self.pieces:
+            box, shape = self._box(piece, batch), self.problem.graph.shapes[piece.source]
+            for node in piece.activations:
+                envelope = OPERATORS[node.op].envelope(node, box)  # type: ignore[misc]
+                envelopes[node.name] = envelope
+                pair = (
+                    None if family.default is None else self._spread(batch[key], piece, shape)
+                    for family, key in ((envelope.lower, "weight_low"), (envelope.upper, "weight_high"))
+                )
+                weights[node.name] = tuple(pair)
+            sign = batch["sign"][:, piece.columns]
+            if bool(sign.any()):
+                point = batch["point"][:, piece.columns]
+                dense = self._spread(sign.to(point.dtype), piece, shape)
+                at = self._spread(point, piece, shape) if bool(point.any()) else None
+                splits[piece.source] = Split(dense, at)
+                multipliers[piece.source] = self._spread(batch["multiplier"], piece, shape)
+        relaxation = Relaxation({self.problem.graph.input: region.enclosing_box()}, envelopes, splits=splits)
+        return View(region, relaxation, objective, DualPoint(weights, multipliers))
+
+    def absorb(self, batch: Batch, dual: DualPoint) -> None:
+        """Write a dual point back into the fields of its subproblems."""
+        for piece in self.pieces:
+            for node in piece.activations:
+                for key, weight in zip(("weight_low", "weight_high"), dual.weights.get(node.name, ()), strict=False):
+                    if weight is not None:
+                        batch[key][:, :, piece.columns] = weight.flatten(2)[:, :, piece.index]
+            if piece.source in dual.multipliers:
+                batch["multiplier"][:, :, piece.columns] = dual.multipliers[piece.source].flatten(2)[:, :, piece.index]
+
+    def bound(self, view: View, watch: dict[str, Tensor] | None = None) -> tuple[LinearBound, Tensor]:
+        """Linear bounds at the view's own dual point, and their values (N, S)."""
+        relaxation = view.relaxation
+        graph = self.problem.graph
+        linear = linear_bound(graph, relaxation.envelopes, view.objective, view.dual, relaxation.splits, watch)
+        return linear, linear.constant + view.region.minimum(linear.A[graph.input])
+
+    def _gather(self, values: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([flat(values[piece.source])[:, piece.index] for piece in self.pieces], 1)
+
+    def _box(self, piece: Piece, batch: Batch) -> Box:
+        root = self.boxes[piece.source]
+        ends = []
+        for end, key in (("lower", "low"), ("upper", "high")):
+            value = flat(getattr(root, end))
+            value = value.repeat(len(batch[key]), 1) if len(value) == 1 else value[batch["owner"]]
+            value[:, piece.index] = batch[key][:, piece.columns]
+            ends.append(value.reshape(-1, *root.lower.shape[1:]))
+        return Box(*ends)
+
+    def spread_piece(self, values: Tensor, piece: Piece) -> Tensor:
+        """Numbers of a piece's entries (N, k) in their places, zero elsewhere: (N, *X)."""
+        shape = self.problem.graph.shapes[piece.source]
+        dense = values.new_zeros(len(values), torch.Size(shape).numel())
+        dense[:, piece.index] = values
+        return dense.reshape(-1, *shape)
+
+    def _spread(self, values: Tensor, piece: Piece, shape: tuple[int, ...]) -> Tensor:
+        """Numbers of open entries (N, ..., K) in their places, zero elsewhere: (N, ..., *X)."""
+        dense = values.new_zeros(*values.shape[:-1], torch.Size(shape).numel())
+        dense[..., piece.index] = values[..., piece.columns]
+        return dense.reshape(*values.shape[:-1], *shape)
