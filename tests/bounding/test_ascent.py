@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.laws.networks import Case, case, cases
 from tests.operators.build import Builder
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
-from verifier.bounding.dual import DualPoint, Objective, Relaxation, fixed_point, lower_bound
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, fixed_point, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, interval_only, relax_network
 from verifier.operators import place
 from verifier.specs.region import Box
@@ -61,9 +61,7 @@ def test_done_and_deadline_end_it():
 
     ascend(problem.graph, problem.region, relaxation, objective, AscentOptions(iterations=50), done)
     assert len(calls) == 2
-    late, _ = ascend(
-        problem.graph, problem.region, relaxation, objective, AscentOptions(), deadline=monotonic() - 1
-    )
+    late, _ = ascend(problem.graph, problem.region, relaxation, objective, AscentOptions(), deadline=monotonic() - 1)
     torch.testing.assert_close(late, lower_bound(problem.graph, problem.region, relaxation, objective))
 
 
@@ -89,7 +87,7 @@ def test_only_what_lies_below_the_objective_gets_weights():
 
 
 @pytest.mark.parametrize("slopes, weight", [("zero", 0.0), ("one", 1.0)])
-def test_fixed_points_take_the_ends_of_every_family(slopes, weight: float):
+def test_fixed_points_take_the_ends_of_every_family(slopes: Slopes, weight: float):
     problem = case("prelu", "box", seed=0)
     relaxation, objective = _prepared(problem)
     point = fixed_point(relaxation.envelopes, slopes)
@@ -107,6 +105,7 @@ def test_the_zero_line_of_relu_is_the_lower_line_of_slope_zero():
     region = Box(torch.full((1, 1, 1), -1.0).double(), torch.full((1, 1, 1), 3.0).double())
     relaxation = relax_network(graph, region, interval_only)
     objective = Objective(graph.output, torch.tensor([[[[1.0]], [[-1.0]]]]).double())
-    for slopes, expected in (("zero", 0.0), ("one", -1.0), ("adaptive", -1.0)):
+    expectations: dict[Slopes, float] = {"zero": 0.0, "one": -1.0, "adaptive": -1.0}
+    for slopes, expected in expectations.items():
         bound = lower_bound(graph, region, relaxation, objective, fixed_point(relaxation.envelopes, slopes))
         assert bound.tolist() == [[expected, -3.0]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.laws.networks import NETWORKS, Case, case, cases
 from tests.operators.build import Builder
 from verifier.bounding.ascent import AscentOptions
-from verifier.bounding.dual import Objective, lower_bound
+from verifier.bounding.dual import Objective, Slopes, lower_bound
 from verifier.bounding.intermediate import (
     IntermediateOptions,
     by_dual,
@@ -24,7 +24,7 @@ from verifier.bounding.intermediate import (
 )
 from verifier.bounding.interval import interval_boxes
 from verifier.operators import place
-from verifier.specs.region import Box
+from verifier.specs.region import Box, LpBall
 
 TIGHT = 1e-10
 
@@ -43,7 +43,7 @@ def _tightened(problem: Case, options: IntermediateOptions, deadline: float | No
 
 @settings(max_examples=20)
 @given(problem=cases(), ascent=st.booleans(), slopes=st.sampled_from(["adaptive", "zero", "one"]))
-def test_steps_reproduce_the_boxes(problem: Case, ascent: bool, slopes):
+def test_steps_reproduce_the_boxes(problem: Case, ascent: bool, slopes: Slopes):
     options = IntermediateOptions(slopes, AscentOptions(iterations=3) if ascent else None, chunk_bytes=2000)
     first = _tightened(problem, options)
     again = relax_network(problem.graph, problem.region, by_steps(problem.graph, problem.region, first.steps))
@@ -67,19 +67,34 @@ def test_chunks_do_not_change_the_boxes(problem: Case, ascent: bool):
 
 @settings(max_examples=20)
 @given(problem=cases(), slopes=st.sampled_from(["adaptive", "zero", "one"]))
-def test_a_batch_is_its_elements_one_by_one(problem: Case, slopes):
-    together = _tightened(problem, IntermediateOptions(slopes))
+def test_a_batch_is_its_elements_one_by_one(problem: Case, slopes: Slopes):
+    """A batch tightens as many entries of each element as the neediest asks for: never fewer than an element alone."""
     objective = Objective(problem.graph.output, problem.C)
-    bound = lower_bound(problem.graph, problem.region, together, objective)
+    together = _tightened(problem, IntermediateOptions(slopes))
+    flat = relax_network(problem.graph, problem.region, interval_only)
+    crown_ibp = lower_bound(problem.graph, problem.region, flat, objective)
     for i in range(problem.region.batch):
         region = problem.region.select(torch.tensor([i]))
-        alone = relax_network(problem.graph, region, by_dual(problem.graph, region, IntermediateOptions(slopes)))
-        single = lower_bound(problem.graph, region, alone, Objective(problem.graph.output, problem.C[i : i + 1]))
-        torch.testing.assert_close(single[0], bound[i], rtol=TIGHT, atol=TIGHT)
-        for name, box in alone.boxes.items():
-            # a batch may tighten more entries than an element alone asks for
-            assert bool((together.boxes[name].lower[i] >= box.lower[0] - TIGHT).all()), name
-            assert bool((together.boxes[name].upper[i] <= box.upper[0] + TIGHT).all()), name
+        own = Objective(problem.graph.output, problem.C[i : i + 1])
+        alone = relax_network(problem.graph, region, interval_only)
+        bound = lower_bound(problem.graph, region, alone, own)
+        torch.testing.assert_close(bound[0], crown_ibp[i], rtol=TIGHT, atol=TIGHT)
+        tight = relax_network(problem.graph, region, by_dual(problem.graph, region, IntermediateOptions(slopes)))
+        first = next(name for name, steps in tight.steps.items())
+        for name in (problem.graph.input, first):  # later boxes rest on lines, which need not improve with boxes
+            assert bool((together.boxes[name].lower[i] >= tight.boxes[name].lower[0] - TIGHT).all()), name
+            assert bool((together.boxes[name].upper[i] <= tight.boxes[name].upper[0] + TIGHT).all()), name
+
+
+def test_elements_alike_are_bounded_alike():
+    """Where all elements of a batch ask for the same entries, each gets the bounds it would get alone."""
+    problem = case("residual", "l2", seed=2, batch=1)
+    alone = _tightened(problem, IntermediateOptions())
+    region = problem.region.select(torch.tensor([0, 0, 0]))
+    together = relax_network(problem.graph, region, by_dual(problem.graph, region, IntermediateOptions()))
+    for name, box in alone.boxes.items():
+        torch.testing.assert_close(together.boxes[name].lower, box.lower.expand(3, *box.lower.shape[1:]))
+        torch.testing.assert_close(together.boxes[name].upper, box.upper.expand(3, *box.upper.shape[1:]))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -121,18 +136,15 @@ def test_nothing_wanted_is_nothing_done():
 
 
 def test_an_activation_of_the_input_itself():
+    """relu(x0) - relu(x1) over the ball |x0| + |x1| <= 1: the lines leave 1/2 x0 - 1/2 x1 - 1/2 >= -1, exactly."""
     b = Builder(1, 2)
     b.add("linear", b.relu("x"), weight=[[1.0, -1.0]])
     graph = place(b.graph())
-    region = case("mlp", "l1", 0).region.reshape((3,))
-    region = type(region)(*(torch.zeros(1, 1, 2).double(),), torch.ones(1).double(), _unit(), 1)  # type: ignore[call-arg]
-    found = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
-    bound = lower_bound(graph, region, found, Objective(graph.output, torch.ones(1, 1, 1, 1).double()))
-    assert -1.0 - 1e-12 <= float(bound) + 0.5 and float(bound) <= -1.0 + 1e-12
-
-
-def _unit() -> Box:
-    return Box(-torch.ones(1, 1, 2).double(), torch.ones(1, 1, 2).double())
+    ball = LpBall.checked(torch.zeros(1, 1, 2).double(), torch.ones(1).double(), None, 1)
+    found = relax_network(graph, ball, by_dual(graph, ball, IntermediateOptions()))
+    assert float(found.boxes["x"].lower.min()) == -1.0 and float(found.boxes["x"].upper.max()) == 1.0
+    bound = lower_bound(graph, ball, found, Objective(graph.output, torch.ones(1, 1, 1, 1).double()))
+    assert float(bound) == pytest.approx(-1.0, abs=1e-12)
 
 
 def test_unit_rows_are_entries_and_their_negatives():
@@ -145,10 +157,13 @@ def test_unit_rows_are_entries_and_their_negatives():
 
 
 def test_two_activations_of_one_value_share_its_box():
+    """What either of them wants is tightened: here the relu is stable and the sigmoid never is."""
     b = Builder(1, 2)
-    hidden = b.add("linear", b.relu(b.add("linear", "x", weight=[[1.0, 1.0], [1.0, -1.0]])), weight=[[1.0, -1.0], [1.0, 1.0]])
+    first = b.relu(b.add("linear", "x", weight=[[1.0, 1.0], [1.0, -1.0]]))
+    hidden = b.add("linear", first, weight=[[1.0, -1.0], [1.0, 1.0]], bias=[9.0, 9.0])
     b.add("add", b.relu(hidden), b.add("sigmoid", hidden))
     graph = place(b.graph())
     region = Box(-torch.ones(1, 1, 2).double(), torch.ones(1, 1, 2).double())
     found = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
-    assert len(found.envelopes) == 3 and len(found.steps[hidden]) == 1
+    ((rows, _),) = found.steps[hidden]
+    assert len(found.envelopes) == 3 and sorted(rows.flatten().tolist()) == [0, 1]

@@ -36,7 +36,9 @@ def test_a_conjunction_needs_one_row_and_a_disjunction_all_polytopes():
 
 
 def test_a_polytope_without_rows_can_never_be_missed():
-    rows = stack_rows(GRAPH, [_property(_polytope()), _property(_polytope((1, 0, 0)), _polytope())], torch.float64, "cpu")
+    rows = stack_rows(
+        GRAPH, [_property(_polytope()), _property(_polytope((1, 0, 0)), _polytope())], torch.float64, "cpu"
+    )
     margins = rows.margins(torch.full((2, 1), 100.0).double())
     assert margins.tolist() == [[-INF, INF], [100.0, -INF]]
 

@@ -40,5 +40,6 @@ def attacked_minimum(
             if grad is None:
                 break
             point = region.project(point.detach() - grad.sign() * (box.upper - box.lower) / 2 ** (step + 1))
-        best[:, s] = torch.minimum(best[:, s], values_at(graph, node, C[:, s : s + 1], point.detach()).amin(0).squeeze(1))
+        last = values_at(graph, node, C[:, s : s + 1], point.detach())
+        best[:, s] = torch.minimum(best[:, s], last.amin(0).squeeze(1))
     return best.detach()

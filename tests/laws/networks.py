@@ -124,7 +124,8 @@ def tangle(random: Random) -> Graph:
 
 
 def _prelu(b: Builder, x: str) -> str:
-    return b.relu(x, slope=np.array([0.25, 2.0, -0.5, 1.0, 1.5, 0.0])[: 6 if b.nodes[-1].constants["bias"].size == 6 else 5])
+    """Slopes on both sides of 1, one for each entry of the layer before."""
+    return b.relu(x, slope=[0.25, 2.0, -0.5, 1.0, 1.5, 0.0][: b.nodes[-1].constants["bias"].size])
 
 
 #: name -> network from random numbers
@@ -185,5 +186,8 @@ def case(name: str, kind: str, seed: int, batch: int = 2, rows: int = 3, radius:
     return Case(name, place(graph), region(kind, graph.input_shape, batch, random, radius), C, seed)
 
 
-def cases(names: tuple[str, ...] = tuple(NETWORKS), kinds: tuple[str, ...] = ("box", "l2", "l1")) -> st.SearchStrategy[Case]:
-    return st.builds(case, st.sampled_from(names), st.sampled_from(kinds), st.integers(0, 2**32))
+def cases() -> st.SearchStrategy[Case]:
+    """Any network over any kind of region."""
+    return st.builds(
+        case, st.sampled_from(tuple(NETWORKS)), st.sampled_from(("box", "l2", "l1")), st.integers(0, 2**32)
+    )

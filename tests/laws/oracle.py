@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,11 +80,12 @@ def _slopes(graph: Graph, node: Node) -> np.ndarray:
     return slope.reshape(-1).numpy()
 
 
-def _matrix(program: Program, width: int) -> LinearConstraint:
+def _matrix(program: Program, width: int) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
+    """All rows as ``lower <= A v <= upper``."""
     entries = [(i, j, value) for i, (row, _, _) in enumerate(program.rows) for j, value in row.items() if value]
     i, j, values = zip(*entries, strict=True)
     A = sparse.csr_matrix((values, (i, j)), shape=(len(program.rows), width))
-    return LinearConstraint(A, np.array([r[1] for r in program.rows]), np.array([r[2] for r in program.rows]))
+    return A, np.array([r[1] for r in program.rows]), np.array([r[2] for r in program.rows])
 
 
 def triangle_minimum(graph: Graph, box: Box, boxes: Mapping[str, Box], c: np.ndarray) -> float:
@@ -106,17 +108,15 @@ def triangle_minimum(graph: Graph, box: Box, boxes: Mapping[str, Box], c: np.nda
                 program.rows.append(({k: sign * v for k, v in row.items()}, 0.0, np.inf))
             flipped = {z: -sign, x: sign * chord}
             program.rows.append((flipped, -sign * high * (1 - chord), np.inf))
-    constraint = _matrix(program, program.size)
+    A, low, high = _matrix(program, program.size)
     cost = np.zeros(program.size)
     cost[list(program.where(graph.output))] = c
-    equal = constraint.lb == constraint.ub
-    A, free = constraint.A, (None, None)
-    stacked = sparse.vstack([A[~equal], -A[~equal]])
-    limits = np.concatenate([constraint.ub[~equal], -constraint.lb[~equal]])
-    keep = np.isfinite(limits)
-    answer = linprog(
-        cost, stacked[keep], limits[keep], A[equal], constraint.ub[equal], bounds=free, method="highs"
-    )  # fmt: skip
+    equal = low == high
+    rows = np.concatenate([np.flatnonzero(~equal & np.isfinite(high)), np.flatnonzero(~equal & np.isfinite(low))])
+    signs = np.repeat([1.0, -1.0], [np.count_nonzero(~equal & np.isfinite(end)) for end in (high, low)])
+    limits = np.where(signs > 0, high[rows], -low[rows])
+    sided = sparse.diags_array(signs) @ A[rows]
+    answer = linprog(cost, sided, limits, A[equal], high[equal], bounds=(None, None), method="highs")
     assert answer.status == 0, answer.message
     return float(answer.fun)
 
@@ -146,7 +146,6 @@ def exact_minimum(graph: Graph, box: Box, c: np.ndarray) -> float:
     """Least ``<c, output>`` of the network itself: ``x = p - n``, ``z = p - slope n``, one of p, n zero by a binary."""
     program = _program(graph, box)
     known = intervals(graph, box)
-    low, high = np.full(program.size, -np.inf), np.full(program.size, np.inf)
     extra: list[tuple[float, bool]] = []  # upper bound, integer
 
     def new(limit: float, integer: bool = False) -> int:
@@ -168,10 +167,14 @@ def exact_minimum(graph: Graph, box: Box, c: np.ndarray) -> float:
     width = program.size + len(extra)
     cost = np.zeros(width)
     cost[list(program.where(graph.output))] = c
+    free = np.full(program.size, np.inf)
+    least: Any = np.concatenate([-free, np.zeros(len(extra))])
+    greatest: Any = np.concatenate([free, [e[0] for e in extra]])
+    A, low, high = _matrix(program, width)
     answer = milp(
         cost,
-        constraints=_matrix(program, width),
-        bounds=Bounds(np.concatenate([low, np.zeros(len(extra))]), np.concatenate([high, [e[0] for e in extra]])),
+        constraints=LinearConstraint(A, low, high),  # type: ignore[arg-type]
+        bounds=Bounds(least, greatest),
         integrality=np.concatenate([np.zeros(program.size), [float(e[1]) for e in extra]]),
         options={"mip_rel_gap": 0.0},
     )

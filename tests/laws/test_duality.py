@@ -72,7 +72,9 @@ def test_no_weights_exceed_the_triangle_lp(name: str, seed: int):
 
 @settings(max_examples=40)
 @given(
-    slope=st.sampled_from([0.0, 0.1, -1.0, 1.7]), seed=st.integers(0, 2**32), radius=st.sampled_from([0.05, 0.3, 1.0, 5.0])
+    slope=st.sampled_from([0.0, 0.1, -1.0, 1.7]),
+    seed=st.integers(0, 2**32),
+    radius=st.sampled_from([0.05, 0.3, 1.0, 5.0]),
 )
 def test_no_bound_exceeds_the_exact_minimum(slope: float, seed: int, radius: float):
     random = np.random.default_rng(seed)
@@ -93,7 +95,7 @@ def test_no_bound_exceeds_the_exact_minimum(slope: float, seed: int, radius: flo
 
 
 def test_the_oracle_knows_a_minimum_that_is_known():
-    """|x0| + |x1| over [-1, 2] x [1, 3] is 1 at (0, 1); its triangle relaxation allows less only on convex sides."""
+    """|x0| + |x1| over [-1, 2] x [1, 3] is 1 at (0, 1); and at most 5; here the triangle relaxation is exact."""
     random = np.random.default_rng(0)
     problem = mlp(random, lambda b, x: b.relu(x, slope=-1.0), (2, 2, 1))
     nodes = list(problem.nodes)

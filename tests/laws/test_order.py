@@ -85,7 +85,8 @@ def test_every_network_over_every_region(name: str, kind: str):
     """The same order once for each pair, so that none depends on being drawn; CROWN gains over IBP somewhere."""
     network = case(name, kind, seed=len(name), radius=0.3)
     objective = Objective(network.graph.output, network.C)
-    relaxation = relax_network(network.graph, network.region, by_dual(network.graph, network.region, IntermediateOptions()))
+    tighten = by_dual(network.graph, network.region, IntermediateOptions())
+    relaxation = relax_network(network.graph, network.region, tighten)
     attacked = attacked_minimum(network.graph, network.region, network.C, network.generator)
     crown = lower_bound(network.graph, network.region, relaxation, objective)
     alpha, dual = ascend(network.graph, network.region, relaxation, objective, AscentOptions(iterations=15))

@@ -8,7 +8,7 @@ from torch import Tensor
 from verifier.specs.region import Box
 
 #: kinds of intervals, mixed entry by entry
-KINDS = ("around", "positive", "negative", "huge", "tiny", "point", "from zero", "to zero", "at zero", "lopsided", "far")
+KINDS = ("around", "positive", "negative", "huge", "tiny", "point", "from zero", "to zero", "at zero", "uneven", "far")
 
 
 def boxes(
@@ -31,7 +31,7 @@ def boxes(
         "from zero": (zero, width),
         "to zero": (-width, zero),
         "at zero": (zero, zero),
-        "lopsided": (-(10 ** (-9 * uniform())), 10 ** (6 * uniform() - 3)),
+        "uneven": (-(10 ** (-9 * uniform())), 10 ** (6 * uniform() - 3)),
         "far": (30 * centre, 30 * centre + width),
     }
     chosen = torch.randint(len(KINDS), centre.shape, generator=generator)
@@ -39,7 +39,7 @@ def boxes(
         chosen.fill_(KINDS.index(kind))
     lower = torch.stack([ends[name][0] for name in KINDS]).gather(0, chosen.unsqueeze(0)).squeeze(0)
     upper = torch.stack([ends[name][1] for name in KINDS]).gather(0, chosen.unsqueeze(0)).squeeze(0)
-    flip = (torch.rand(centre.shape, generator=generator) < 0.5) & (chosen == KINDS.index("lopsided"))
+    flip = (torch.rand(centre.shape, generator=generator) < 0.5) & (chosen == KINDS.index("uneven"))
     lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
     lower, upper = lower.to(dtype), upper.to(dtype)
     return Box(lower, torch.maximum(lower, upper))

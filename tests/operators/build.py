@@ -24,7 +24,8 @@ class Builder:
     def add(self, op: str, *inputs: str, attributes: dict[str, Any] | None = None, **constants: Any) -> str:
         """Append a node and return its name; numbers and lists become float64 (``indices``: int64) arrays."""
         name = f"{op}_{len(self.nodes)}"
-        arrays = {key: np.asarray(value, np.int64 if key == "indices" else np.float64) for key, value in constants.items()}
+        kinds = {key: np.int64 if key == "indices" else np.float64 for key in constants}
+        arrays = {key: np.asarray(value, kinds[key]) for key, value in constants.items()}
         self.nodes.append(Node(name, op, inputs, attributes or {}, arrays))
         return name
 

@@ -20,8 +20,8 @@ def _numbers(*shape: int) -> np.ndarray:
 
 
 def _linear(shape: Shape, out: int, bias: bool = True) -> Graph:
-    constants = {"weight": _numbers(out, shape[-1])} | ({"bias": _numbers(out)} if bias else {})
-    return only("linear", [shape], **constants)
+    constants: dict[str, Any] = {"weight": _numbers(out, shape[-1])} | ({"bias": _numbers(out)} if bias else {})
+    return only("linear", [shape], None, **constants)
 
 
 def convolution(
@@ -44,7 +44,7 @@ def convolution(
     else:
         op, weight = "conv_transpose", random.normal(size=(channels, out // groups, *kernel))
         attributes["output_padding"] = output_padding
-    constants = {"weight": weight} | ({"bias": random.normal(size=out)} if bias else {})
+    constants: dict[str, Any] = {"weight": weight} | ({"bias": random.normal(size=out)} if bias else {})
     return only(op, [shape], attributes, **constants)
 
 
@@ -119,8 +119,18 @@ EXAMPLES: dict[str, list[Graph]] = {
         only("expand", [(2, 1, 3, 1)], {"shape": (2, 2, 3, 2)}),
         only("expand", [(2, 2)], {"shape": (2, 2)}),
     ],
-    "add": [only("add", [(1, 4), (1, 4)]), only("add", [(2, 2, 3), (2, 2, 3)]), _same_twice("add"), _with_constant("add")],
-    "sub": [only("sub", [(1, 4), (1, 4)]), only("sub", [(2, 3), (2, 3)]), _same_twice("sub"), _with_constant("sub")],
+    "add": [
+        only("add", [(1, 4), (1, 4)]),
+        only("add", [(2, 2, 3), (2, 2, 3)]),
+        _same_twice("add"),
+        _with_constant("add"),
+    ],
+    "sub": [
+        only("sub", [(1, 4), (1, 4)]),
+        only("sub", [(2, 3), (2, 3)]),
+        _same_twice("sub"),
+        _with_constant("sub"),
+    ],
     "reshape": [only("reshape", [(1, 2, 6)], {"shape": (3, 4)}), only("reshape", [(4,)], {"shape": (1, 2, 1, 2)})],
     "transpose": [
         only("transpose", [(2, 3, 4)], {"perm": (1, 2, 0)}),

@@ -29,8 +29,9 @@ def _pulled_back(node: Node, A: Tensor, xs: list[Tensor]) -> tuple[list[Tensor],
     rows = []
     for s in range(A.shape[1]):
         total = products[:, s].sum()
-        grads = torch.autograd.grad(total, zeros, retain_graph=True, allow_unused=True) if total.requires_grad else ()
-        rows.append([torch.zeros_like(z) if g is None else g for z, g in zip(zeros, grads, strict=True)] if grads else [])
+        inputs = zeros if total.requires_grad else []  # a constant has none
+        grads = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True) if inputs else ()
+        rows.append([torch.zeros_like(z) if g is None else g for z, g in zip(inputs, grads, strict=True)])
     columns = [torch.stack([row[i] for row in rows], 1) for i in range(len(rows[0]))]
     return columns, products.detach().expand(batch, -1)
 
@@ -45,7 +46,8 @@ def assert_adjoint(graph: Graph, batch: int, of_A: int, rows: int, seed: int) ->
     parts, constant = adjoint(node, A, shapes)
     assert len(parts) == len(node.inputs)
     constant = torch.zeros(1, rows, dtype=torch.float64) if constant is None else constant
-    expected, at_zero = _pulled_back(node, A, xs if xs else [torch.zeros(batch, *graph.input_shape, dtype=torch.float64)])
+    like = [torch.zeros(batch, *graph.input_shape, dtype=torch.float64)]  # what a source borrows its batch size from
+    expected, at_zero = _pulled_back(node, A, xs or like)
     torch.testing.assert_close(constant.expand(batch, rows), at_zero, rtol=1e-12, atol=1e-12)
     for part, pulled, x in zip(parts, expected, xs, strict=bool(xs)):
         part = torch.zeros(of_A, rows, *x.shape[1:], dtype=torch.float64) if part is None else part

@@ -14,23 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.attacks.cost import multiply_adds, placement
 from verifier.attacks.objective import Objective
 from verifier.attacks.replay import Replayer, replay
 from verifier.attacks.steps import centre, normalised, steepest
 from verifier.graph.ir import Graph, Node
 from verifier.operators import evaluate
+from verifier.operators.cost import multiply_adds, placement
 from verifier.specs.property import Property, Query
-from verifier.specs.region import Box, Region
+from verifier.specs.region import stack
 from verifier.verdict import Counterexample
 
 _FEWEST_RESTARTS = 4  # per property: beyond that, properties are split over batches and `work` is exceeded
-_FIRST_PUSH = 1e-6  # how far beyond the boundary to aim, relative to the outputs; grows with each refused candidate
+_FIRST_PUSH = 1e-6  # how far beyond the boundary to aim, relative to the outputs; grows while candidates are refused
 _PUSH_GROWTH = 4.0
 _PLAIN = 5  # every fifth restart descends the margin from the first step, without a warm-up
 _NEAREST = 3  # every third restart aims at the polytope that is nearest at the moment
+_LOCAL = 4  # every fourth restart begins near the best point so far
+_NEARBY = 0.5  # of the way to a random point
 _LEAK = 0.05
-_FINE = 0.1  # every other restart takes steps this much smaller, and so stays in its basin
+_FINE = 0.05  # every other restart takes steps this much smaller, and so stays in its basin
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class PgdOptions:
 
     steps: int = 60
     restarts: int = 256
-    rounds: int = 4
+    rounds: int = 2
     step_size: float = 0.5
     final_size: float = 0.01
     momentum: float = 0.5
@@ -110,11 +112,14 @@ def attack(
 
     Args:
         graph: placed; its precision and device are used.
-        query: its properties, each with a region of batch size 1.
+        query: its properties, each with a region of batch size 1, all of one kind.
         options: how hard to try.
         replayer: session on the original file.
         deadline: value of `time.monotonic` at which to stop.
         starts: (R, *X) points to begin with, besides the random ones.
+
+    Raises:
+        InputError: the regions differ in kind.
     """
     found: list[Counterexample] = []
 
@@ -167,13 +172,12 @@ class _Search:
         self.graph, self.options, self.deadline, self.accept = graph, options, deadline, accept
         self.leaky = _leaky(graph)
         dtype, device = placement(graph)
-        self.regions = _stacked([prop.region.to(dtype, device) for prop in properties])
+        self.region = stack([prop.region for prop in properties]).to(dtype, device)
         self.objective = Objective.of(properties, dtype, device)
         self.capacity = max(_FEWEST_RESTARTS, int(options.work / multiply_adds(graph)))
         self.generator = torch.Generator().manual_seed(options.seed)
-        count = len(properties)
-        self.point = torch.zeros((count, *graph.input_shape), dtype=dtype, device=device)
-        self.margin = torch.full((count,), torch.inf, dtype=dtype, device=device)
+        self.margin = torch.full((len(properties),), torch.inf, dtype=dtype, device=device)
+        self.point = centre(self.region)[0]
         self.refused = self.margin.clone()  # smallest margin of a point that was not accepted
         self.push = torch.full_like(self.margin, _FIRST_PUSH)
         self.steps, self.step_seconds = 0, 0.0
@@ -190,9 +194,13 @@ class _Search:
     def _screen(self, starts: Tensor | None) -> bool:
         """Evaluate every property at its centre and at the given points; whether one is broken."""
         given = 0 if starts is None else len(starts)
-        for part, region in self._parts(torch.arange(len(self.margin)), max(1, self.capacity // (1 + given))):
-            x = centre(region)
+        order = torch.arange(len(self.margin), device=self.margin.device)
+        for part in order.split(max(1, self.capacity // (1 + given))):
+            if int(part[0]) > 0 and self._late():
+                return False
+            x = self.point[part].unsqueeze(0)
             if starts is not None:
+                region = self.region.select(part)
                 x = torch.cat([x, region.project(starts.to(x).unsqueeze(1).expand(-1, *x.shape[1:]))])
             with torch.no_grad():
                 rows = self.objective.select(part).rows(self._outputs(self.graph, x))
@@ -203,15 +211,17 @@ class _Search:
     def _round(self, number: int) -> bool:
         """One batch of restarts for every property, the most promising first; whether one is broken."""
         restarts = min(self.options.restarts, max(self.capacity // len(self.margin), _FEWEST_RESTARTS))
-        for part, region in self._parts(self.margin.argsort().cpu(), max(1, self.capacity // restarts)):
-            if self._late() or self._descend(part, region, restarts, number):
+        for part in self.margin.argsort().split(max(1, self.capacity // restarts)):
+            if self._late() or self._descend(part, restarts, number):
                 return True
         return False
 
-    def _descend(self, part: Tensor, region: Region, restarts: int, number: int) -> bool:
+    def _descend(self, part: Tensor, restarts: int, number: int) -> bool:
         """Restarts of some properties, all steps; whether a property is broken."""
-        options, sizes = self.options, _sizes(self.options)
-        x = torch.cat([self.point[part].unsqueeze(0), region.sample(restarts, self.generator)])[:restarts]
+        options, sizes, region = self.options, _sizes(self.options), self.region.select(part)
+        x = region.sample(restarts, self.generator)
+        x[::_LOCAL] = torch.lerp(self.point[part], x[::_LOCAL], _NEARBY)  # between points of a convex set
+        x[0] = self.point[part]
         aim = self._aim(part, x, number)
         scale = torch.ones(restarts, *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device)
         scale[1::2] = _FINE
@@ -226,11 +236,10 @@ class _Search:
             if step == len(sizes) or self._late():
                 break
             push, warm = self.push[part], step < options.warmup
-            (gradient,) = torch.autograd.grad(aim.loss(y, push, warm).sum(), x)
+            gradient = _gradient(aim.loss(y, push, warm), x)
             stuck = (gradient.flatten(2) == 0).all(-1) & (margins > 0)
             if bool(stuck.any()):
-                loss = aim.loss(self._outputs(self.leaky, x), push, warm)
-                gradient[stuck] = torch.autograd.grad(loss.sum(), x)[0][stuck]
+                gradient[stuck] = _gradient(aim.loss(self._outputs(self.leaky, x), push, warm), x)[stuck]
             velocity = options.momentum * velocity + normalised(gradient)
             x = region.project(x.detach() + sizes[step] * scale * steepest(region, velocity))
             self.steps, self.step_seconds = self.steps + 1, time.monotonic() - began
@@ -257,31 +266,32 @@ class _Search:
             x: (R, P, *X)
             margins: (R, P)
         """
-        low, where = torch.nan_to_num(margins, nan=torch.inf).min(0)
-        best = x.detach()[where, torch.arange(len(part))]
+        low, where = torch.where(margins.isfinite(), margins, torch.inf).min(0)
+        best = x.detach()[where, torch.arange(len(part), device=x.device)]
         better = low < self.margin[part]
         self.margin[part[better]], self.point[part[better]] = low[better], best[better]
         hopeful = torch.where(low < self.refused[part], low, torch.inf)
         chosen = int(hopeful.argmin())
-        if not float(hopeful[chosen]) <= 0:
-            return False
-        number = int(part[chosen])
-        if self.accept(number, best[chosen].cpu().double().numpy()):
-            self.margin[number], self.point[number] = low[chosen], best[chosen]
-            return True
-        self.refused[number] = low[chosen]
-        self.push[number] *= _PUSH_GROWTH
+        if float(hopeful[chosen]) <= 0:
+            number = int(part[chosen])
+            if self.accept(number, best[chosen].cpu().double().numpy()):
+                self.margin[number], self.point[number] = low[chosen], best[chosen]
+                return True
+            self.refused[number] = low[chosen]
+        self.push[part[low <= 0]] *= _PUSH_GROWTH
+        self.push.clamp_(max=1)
         return False
-
-    def _parts(self, order: Tensor, size: int) -> list[tuple[Tensor, Region]]:
-        """The properties in batches of at most ``size``, each with its region."""
-        if isinstance(self.regions, list):
-            return [(part, self.regions[int(part)]) for part in order.split(1)]
-        return [(part, self.regions.select(part)) for part in order.split(size)]
 
     def _late(self) -> bool:
         """Whether another step like the last one would end after the deadline."""
         return self.deadline is not None and time.monotonic() + self.step_seconds >= self.deadline
+
+
+def _gradient(loss: Tensor, x: Tensor) -> Tensor:
+    """Derivative of the loss (R, P) by x (R, P, *X); zero where the network does not use its input."""
+    if not loss.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(loss.sum(), x, allow_unused=True, materialize_grads=True)[0]
 
 
 def _targets(objective: Objective, y: Tensor, restarts: int, number: int) -> Tensor:
@@ -313,11 +323,3 @@ def _leaky(graph: Graph) -> Graph:
         return replace(node, constants={**node.constants, "slope": torch.where(slope == 0, _LEAK, slope)})
 
     return replace(graph, nodes=tuple(leak(node) for node in graph.nodes))
-
-
-def _stacked(regions: Sequence[Region]) -> Region | list[Region]:
-    """One region whose batch is all of them where they are boxes, else a list."""
-    boxes = [region for region in regions if isinstance(region, Box)]
-    if len(boxes) < len(regions):
-        return list(regions)
-    return Box(torch.cat([box.lower for box in boxes]), torch.cat([box.upper for box in boxes]))

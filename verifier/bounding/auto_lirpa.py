@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.auto_lirpa_module import Network, layout
-from verifier.bounding.auto_lirpa_shims import import_shims, mend_class, tracing_shims
+from verifier.bounding.auto_lirpa_shims import import_shims, mend_class, quiet, tracing_shims
 from verifier.bounding.dual import DualPoint
 from verifier.bounding.intermediate import interval_only, relax_network
 from verifier.bounding.interval import interval_relaxation
@@ -31,9 +31,15 @@ from verifier.graph.ir import Graph
 from verifier.operators import evaluate, place
 from verifier.specs.region import Box, LpBall, Region
 
-#: our names of its methods
+#: our names of its methods; its ``CROWN-Optimized`` optimises hidden bounds along, unless it is given them
 METHODS: Mapping[str, str] = MappingProxyType(
-    {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "CROWN-Optimized"}
+    {
+        "ibp": "IBP",
+        "crown-ibp": "CROWN-IBP",
+        "crown": "CROWN",
+        "alpha-fixed": "CROWN-Optimized",
+        "alpha-crown": "CROWN-Optimized",
+    }
 )
 _WHERE = "--method auto-lirpa"
 _PARITY_POINTS = 8
@@ -56,8 +62,9 @@ def auto_lirpa_bounds(
         region: a box, or a ball of norm 2 that no box cuts; batch B.
         C: (B, S, *Y); B may be 1.
         offset: (B, S) or None for zero.
-        method: a key of `METHODS`.
-        iterations: of ``alpha-crown``.
+        method: a key of `METHODS`; ``alpha-fixed`` optimises over CROWN's hidden bounds, ``alpha-crown`` optimises
+            these along with the result.
+        iterations: of the last two.
 
     Returns:
         float64 tensor of bounds computed in float32, without an allowance for rounding.
@@ -81,7 +88,7 @@ def reference(problem: Problem, options: LadderOptions, deadline: float | None =
     engine = AutoLirpa(problem.graph, problem.region, options.final.iterations)
     slack = _allowance(single).to(torch.float64)
     objective, lower = problem.rows.objective, None
-    for method in ("crown", "alpha-crown"):
+    for method in ("crown", "alpha-fixed"):
         found = engine.lower_bounds(problem.region, objective.C, objective.offset, method) - slack.cpu()
         lower = found if lower is None else torch.maximum(lower, found)
         late = deadline is not None and monotonic() > deadline
@@ -98,23 +105,21 @@ class AutoLirpa:
     Args:
         graph: the network, placed or not.
         region: a region on which what is traced is compared with our own forward pass.
-        iterations: of ``alpha-crown``.
-        joint: whether ``alpha-crown`` also optimises the bounds of hidden layers (its ``fix_interm_bounds`` off).
+        iterations: of ``alpha-fixed`` and ``alpha-crown``.
 
     Raises:
         InputError: auto_LiRPA is not installed, does not take an operator (all are named), or computes something else.
     """
 
-    def __init__(self, graph: Graph, region: Region, iterations: int = 20, joint: bool = False):
+    def __init__(self, graph: Graph, region: Region, iterations: int = 20):
         self._package = _import()
         self._shape = layout(graph.input_shape)
-        old = self._package.__version__.startswith("0.3")
-        network = Network(graph, pooling=not old)
-        climb = {"iteration": iterations, "fix_intermediate_layer_bounds": not joint, "fix_interm_bounds": not joint}
-        options: dict[str, Any] = {"optimize_bound_args": climb}
+        self._old = self._package.__version__.startswith("0.3")
+        network = Network(graph, pooling=not self._old)
+        options: dict[str, Any] = {"optimize_bound_args": {"iteration": iterations}}
         if network.matrix_mode:
             options["conv_mode"] = "matrix"
-        if old:  # its sparse bookkeeping fails on batches
+        if self._old:  # its sparse bookkeeping fails on batches
             options |= {"sparse_alpha": False, "sparse_spec_alpha": False, "sparse_features_alpha": False}
         with tracing_shims():
             self._bounded = self._package.BoundedModule(network, torch.zeros(1, *self._shape), bound_opts=options)
@@ -122,16 +127,26 @@ class AutoLirpa:
         self._check_parity(graph, region)
 
     def lower_bounds(self, region: Region, C: Tensor, offset: Tensor | None = None, method: str = "crown") -> Tensor:
-        """Lower bounds (B, S), float64, of rows C (B, S, *Y) (B may be 1) plus offset (B, S); see `auto_lirpa_bounds`."""
+        """As `auto_lirpa_bounds`."""
         if method not in METHODS:
             raise InputError(_WHERE, f"'{method}' is not a method of it", f"choose one of {', '.join(METHODS)}")
         x = self._input(region)
         rows = C.detach().to("cpu", torch.float32).flatten(2).expand(region.batch, -1, -1)
-        arguments = {"x": (x,), "C": rows, "method": METHODS[method], "bound_upper": False}
-        with torch.set_grad_enabled(method == "alpha-crown"):
-            lower, _ = self._bounded.compute_bounds(**arguments)
+        arguments = {"x": (x,), "C": rows, "bound_upper": False}
+        if method == "alpha-fixed":
+            arguments |= self._hidden(arguments)
+        with quiet(), torch.set_grad_enabled(METHODS[method] == "CROWN-Optimized"):
+            lower, _ = self._bounded.compute_bounds(**arguments, method=METHODS[method])
         lower = lower.detach().to(torch.float64)
         return lower if offset is None else lower + offset.cpu()
+
+    def _hidden(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The argument that fixes the bounds of all activations' inputs to CROWN's."""
+        with quiet(), torch.no_grad():
+            self._bounded.compute_bounds(**arguments, method="CROWN")
+        sources = {node.inputs[0].name: node.inputs[0] for node in self._bounded.optimizable_activations}
+        boxes = {name: (node.lower.detach(), node.upper.detach()) for name, node in sources.items()}
+        return {"intermediate_layer_bounds" if self._old else "interm_bounds": boxes}
 
     def _input(self, region: Region) -> Tensor:
         """The region in float32, as a tensor that auto_LiRPA takes for perturbed."""
@@ -141,7 +156,9 @@ class AutoLirpa:
             ball = self._package.PerturbationLpNorm(norm=math.inf, x_L=lower, x_U=upper)
             return self._package.BoundedTensor((lower + upper) / 2, ball)
         if not isinstance(region, LpBall) or region.norm != 2 or _cut(region):
-            raise InputError(_WHERE, "the input set is neither a box nor a whole ball of norm 2", "choose another --method")
+            raise InputError(
+                _WHERE, "the input set is neither a box nor a whole ball of norm 2", "choose another --method"
+            )
         least, largest = region.radius.aminmax()
         if largest - least > _RADIUS_SPREAD * largest:
             raise InputError(_WHERE, "the radii of the inputs differ", "give inputs of one radius at a time")

@@ -142,12 +142,10 @@ def _scale(node: Node, source: Shape, shape: Shape) -> nn.Module:
 
 
 def _per_channel(constant: Tensor, shape: Shape) -> Tensor:
-    full = constant.expand(shape).reshape(layout(shape)).flatten(1) if len(layout(shape)) > 1 else constant.expand(shape)
-    if full.dim() == 2 and len(layout(shape)) > 1:
-        if not bool((full == full[:, :1]).all()):
-            raise Unsupported("a factor that differs within a channel")
-        full = full[:, 0]
-    return full.reshape(-1).clone()
+    values = constant.expand(shape).reshape(layout(shape)[0], -1)
+    if not bool((values == values[:, :1]).all()):
+        raise Unsupported("a factor that differs within a channel")
+    return values[:, 0].clone()
 
 
 def _relu(node: Node, source: Shape, shape: Shape) -> nn.Module:

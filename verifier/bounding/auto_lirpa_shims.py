@@ -19,26 +19,33 @@ import torch
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """While auto_LiRPA runs: warnings are dropped, also those that it asks for, and Python's filters are kept."""
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def import_shims() -> Iterator[None]:
-    """While auto_LiRPA is imported: names that have gone, and no lasting change of warnings and logging by it."""
-    root = logging.getLogger()
+    """While auto_LiRPA is imported: names that have gone, and no lasting change of warnings, logging or recursion."""
+    root, depth = logging.getLogger(), sys.getrecursionlimit()
     handlers = list(root.handlers)
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+        stack.enter_context(quiet())
         stack.enter_context(_lent_module("numpy.lib.arraysetops", isin=np.isin))
         helper = import_module("torch.onnx.symbolic_helper")
         stack.enter_context(_lent(helper, "_set_opset_version", lambda version: None))
         yield
     root.handlers[:] = handlers
+    sys.setrecursionlimit(depth)
 
 
 @contextmanager
 def tracing_shims() -> Iterator[None]:
     """While a module is traced: attributes of a node by ``[]``, and no inlining of autograd functions."""
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+        stack.enter_context(quiet())
         helper = import_module("torch.onnx.symbolic_helper")
         settings = import_module("torch.onnx._internal.torchscript_exporter._globals").GLOBALS
         stack.callback(setattr, settings, "autograd_inlining", settings.autograd_inlining)

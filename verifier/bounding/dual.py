@@ -8,7 +8,7 @@ Axes: B batch, S objective rows, ``*X`` the shape of a node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.relax import relax
-from verifier.graph.ir import Graph
+from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Envelope
 from verifier.specs.region import Box, Region
@@ -112,12 +112,10 @@ class LinearBound:
     Args:
         A: coefficients (B, S, *X) on the network's input and on activations where the push stopped.
         constant: (B, S).
-        magnitude: (B, S) sum of the absolute constants that were added up: the scale of rounding errors.
     """
 
     A: Mapping[str, Tensor]
     constant: Tensor
-    magnitude: Tensor
 
 
 def lower_bound(
@@ -145,7 +143,7 @@ def linear_bound(
     objective: Objective,
     dual: DualPoint | None = None,
     splits: Mapping[str, Split] = MappingProxyType({}),
-    watch: dict[str, Tensor] | None = None,
+    watch: Callable[[Node, Tensor], None] | None = None,
 ) -> LinearBound:
     """Push an objective back towards the input: at an activation every coefficient takes the line of its sign.
 
@@ -153,7 +151,8 @@ def linear_bound(
     2103.06624): subtracting a non-negative multiple of what is non-negative can only lower the objective.
 
     Args:
-        watch: filled with the coefficients on the output of every activation, (B, S, *X).
+        splits: what is assumed of nodes; those whose multipliers are in `dual` enter.
+        watch: called with every node that is reached (but for the input) and the coefficients on it.
     """
     weights = {} if dual is None else dual.weights
     multipliers = {} if dual is None else dual.multipliers
@@ -169,12 +168,12 @@ def linear_bound(
             A, constant = _apply_split(A, splits[node.name], multipliers[node.name])
             constants += [] if constant is None else [constant]
         operator = OPERATORS.get(node.op)
+        if watch is not None and operator is not None:
+            watch(node, A)
         if operator is None or (operator.adjoint is None and node.name not in envelopes):
             stopped[node.name] = A  # the input, or an activation without an envelope
             continue
         if operator.adjoint is None:
-            if watch is not None:
-                watch[node.name] = A
             envelope, pair = envelopes[node.name], weights.get(node.name, (None, None))
             part, constant = relax(A, envelope.lower.line(pair[0]), envelope.upper.line(pair[1]))
             parts: tuple[Tensor | None, ...] = (part,)
@@ -186,6 +185,7 @@ def linear_bound(
             if part is not None:
                 pending[name] = pending[name] + part if name in pending else part
     total = torch.stack(torch.broadcast_tensors(*constants))
+<<<<<<< HEAD
     return LinearBound(stopped, total.sum(0), total.detach().abs().sum(0))
 
 
@@ -195,3 +195,6 @@ def _apply_split(A: Tensor, split: Split, multipliers: Tensor) -> tuple[Tensor, 
     if split.point is None:
         return A - push, None
     return A - push, (push * split.point.unsqueeze(1)).reshape(*push.shape[:2], -1).sum(2)
+=======
+    return LinearBound(stopped, total.sum(0))
+>>>>>>> main

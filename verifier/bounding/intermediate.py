@@ -18,7 +18,7 @@ from torch import Tensor
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, fixed_point, lower_bound
 from verifier.bounding.interval import step
-from verifier.graph.ir import Graph
+from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Envelope
 from verifier.specs.box import flat
@@ -106,13 +106,24 @@ def relax_network(graph: Graph, region: Region, tighten: Tighten) -> Relaxation:
     steps: dict[str, Steps] = {}
     for node in graph.nodes[1:]:
         operator = OPERATORS[node.op]
-        if operator.envelope is not None and operator.splits is not None:
-            source, splits = node.inputs[0], partial(operator.splits, node)
+        if operator.envelope is not None:
+            source = node.inputs[0]
             if source not in steps:
-                boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed), splits)
+                wanted = partial(_split_by_any, _activations_of(graph, source))
+                boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed), wanted)
             relaxed[node.name] = operator.envelope(node, boxes[source])
         boxes[node.name] = step(node, boxes, graph.input)
     return Relaxation(boxes, relaxed, steps)
+
+
+def _activations_of(graph: Graph, source: str) -> list[Node]:
+    return [node for node in graph.nodes if source in node.inputs and OPERATORS[node.op].splits is not None]
+
+
+def _split_by_any(activations: list[Node], box: Box) -> Tensor:
+    """Entries (B, *X) of a shared input that matter to at least one of the activations that take it."""
+    masks = [splits(node, box) for node in activations if (splits := OPERATORS[node.op].splits) is not None]
+    return torch.stack(masks).any(0)
 
 
 def _exact_intervals(graph: Graph) -> set[str]:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.dual import DualPoint, Relaxation, linear_bound, lower_bound
+from verifier.bounding.dual import DualPoint, Relaxation, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, by_steps, interval_only, relax_network
 from verifier.bounding.interval import interval_relaxation
+from verifier.bounding.rounding import rounding_scale
 from verifier.bounding.rows import Rows
 from verifier.graph.ir import Graph
-from verifier.specs.box import flat_rows
 from verifier.specs.region import Region
 
 #: a bound counts when it exceeds this many units of rounding of the sum of the absolute values of its terms
@@ -131,21 +131,13 @@ def _with_intervals(problem: Problem, relaxation: Relaxation, lower: Tensor | No
 def allowance(problem: Problem, bounds: Bounds) -> Tensor:
     """What a bound has to exceed to count, (B, S): `ALLOWANCE_UNITS` roundings of the terms it was summed from.
 
-    The terms are the constants added on the way and the products with the input's (or an interval's) largest
-    absolute value. It is an estimate of the rounding error, generous but not proved.
+    It is an estimate of the rounding error, generous but not proved.
     """
-
-    def scale(envelopes: Mapping) -> Tensor:
-        linear = linear_bound(problem.graph, envelopes, problem.rows.objective, bounds.dual)
-        total = linear.magnitude
-        for name, A in linear.A.items():
-            box = bounds.relaxation.boxes[name]
-            largest = torch.maximum(box.lower.abs(), box.upper.abs())
-            total = total + flat_rows(A.abs() * largest.unsqueeze(1)).sum(2)
-        return total
-
+    graph, objective = problem.graph, problem.rows.objective
+    intervals = replace(bounds.relaxation, envelopes={})
     with torch.no_grad():
-        lines, flat = scale(bounds.relaxation.envelopes), scale({})
+        flat = rounding_scale(graph, intervals, objective, DualPoint())
+        lines = flat if bounds.by_interval.all() else rounding_scale(graph, bounds.relaxation, objective, bounds.dual)
     return ALLOWANCE_UNITS * torch.finfo(lines.dtype).eps * torch.where(bounds.by_interval, flat, lines)
 
 

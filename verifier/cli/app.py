@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from verifier import __version__
-from verifier.cli.inspect_command import inspect
-from verifier.cli.verify_command import verify
+from verifier.cli import inspect_command, verify_command
 
 app = typer.Typer(
     help="Proves, or refutes with a replayed counterexample, that a neural network meets a specification.",
@@ -34,5 +33,5 @@ def _common(
     """Options of the program itself."""
 
 
-app.command(epilog=verify.__doc__ and None)(verify)
-app.command()(inspect)
+app.command(epilog=verify_command.EPILOG)(verify_command.verify)
+app.command(epilog=inspect_command.EPILOG)(inspect_command.inspect)

@@ -15,7 +15,8 @@ from verifier.cli.session import Session
 from verifier.verdict import Reason, Stage, Undecided, Verdict
 
 if TYPE_CHECKING:
-    from verifier.cli.load import Loaded
+    from verifier.cli.load import Loaded, LoadedQuery
+    from verifier.graph.ir import Graph
 
 #: what is kept of a time limit for the engine to hand over its own answer: seconds, and a share
 _HANDOVER, _HANDOVER_SHARE = 0.1, 0.05
@@ -42,7 +43,7 @@ class Attempt:
         started: when its clock began.
         engine_started: when the engine began, None before.
         stages: those that are done.
-        sha256, label, subproblems: known once the files are read.
+        sha256, label, epsilon, subproblems: known once the files are read.
     """
 
     request: Request
@@ -52,7 +53,13 @@ class Attempt:
     stages: list[Stage] = field(default_factory=list)
     sha256: str | None = None
     label: int | None = None
+    epsilon: float | None = None
     subproblems: int = 0
+
+    def describe(self, graph: Graph, query: LoadedQuery) -> None:
+        """Take over what the files say."""
+        self.sha256 = None if graph.file is None else graph.file.sha256
+        self.label, self.epsilon, self.subproblems = query.label, query.epsilon, query.subproblems
 
     def spec(self) -> str | Mapping[str, Any]:
         """The JSON field ``spec``."""
@@ -63,8 +70,8 @@ class Attempt:
             "dataset": what.dataset,
             "index": what.indices[self.number],
             "label": self.label,
-            "epsilon": what.epsilon,
-            "norm": str(what.norm),
+            "epsilon": self.epsilon,
+            "norm": what.norm,
             "targets": "all" if what.targets is None else what.targets,
             "clip": what.clip,
             "mean": what.mean,
@@ -75,7 +82,7 @@ class Attempt:
         return QueryResult(str(self.request.network), self.sha256, self.spec(), verdict, self.subproblems)
 
     def timed_out(self, method: str) -> Undecided:
-        """The answer where the engine had none in time, with what it had found so far; `method` is the one asked for."""
+        """The answer where the engine, asked for a method, had none in time: what it had found so far."""
         stages = tuple(self.stages)
         bound = stages[-1].bound if stages else None
         now = monotonic()
@@ -131,8 +138,10 @@ def _answer(worker: Worker, loaded: Callable[[], Loaded], attempt: Attempt, sett
 def _attempt(loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings, deadline: float | None) -> Verdict:
     """In the worker: read the files, unless that is done, and verify."""
     files = loaded()
-    query = files.queries[attempt.number]
-    attempt.sha256, attempt.label, attempt.subproblems = files.sha256, query.label, query.subproblems
+    from verifier.pipeline import verify  # torch behind it: not before the network is known to be good
+
+    query = files.query(attempt.number)
+    attempt.describe(files.graph, query)
     attempt.engine_started = monotonic()
     timeout = None
     if deadline is not None and settings.timeout is not None:
@@ -140,7 +149,8 @@ def _attempt(loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings,
         timeout = deadline - handover - attempt.engine_started
         if timeout <= 0:
             raise TimeoutError
-    return files.verify(
+    return verify(
+        files.graph,
         query.spec,
         method=settings.method,
         timeout=timeout,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from verifier.errors import InputError
+
+#: what stands for standard output in place of a file
+STDOUT = Path("-")
 
 
 def check_writable(path: Path, flag: str) -> None:
@@ -14,6 +18,8 @@ def check_writable(path: Path, flag: str) -> None:
     Raises:
         InputError: the path is a folder, or its folder is absent or not writable; names the flag.
     """
+    if path == STDOUT:
+        return
     target = path.resolve()
     if target.is_dir():
         raise InputError(f"{flag} {path}", "is a folder", "name a file")
@@ -25,11 +31,14 @@ def check_writable(path: Path, flag: str) -> None:
 
 
 def write_whole(path: Path, text: str, flag: str) -> None:
-    """Write a file so that readers see the old content or the new, never a part.
+    """Write a file (or standard output) so that readers see the old content or the new, never a part.
 
     Raises:
         InputError: the file cannot be written; names the flag.
     """
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
     target = path.resolve()
     # A device or a pipe cannot be replaced by a file, and must not be.
     direct = target.exists() and not target.is_file()
@@ -39,6 +48,7 @@ def write_whole(path: Path, text: str, flag: str) -> None:
         if not direct:
             draft.replace(target)
     except OSError as error:
+        raise InputError(f"{flag} {path}", f"cannot be written ({error.strerror})", "name another file") from error
+    finally:
         if not direct:
             draft.unlink(missing_ok=True)
-        raise InputError(f"{flag} {path}", f"cannot be written ({error.strerror})", "name another file") from error

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from verifier.errors import InputError
+from verifier.process import tune
 
 if TYPE_CHECKING:
     from typer import TyperException
+
+    from verifier.cli.session import Session
 
 BAD_INPUT = 2
 #: a bug of ours, as in BSD's sysexits.h; 1 would read as "falsified"
@@ -27,9 +31,9 @@ def main() -> int:
     of returning.
     """
     started = monotonic()
-    # OpenMP reads these when torch loads it. Threads that spin while they wait take the cores from those that work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    tune()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of libraries are for developers: -W default shows them
     from verifier.cli.session import Session
 
     session = Session(started)
@@ -67,7 +71,9 @@ def run(arguments: Sequence[str], session: Session) -> int:
         if session.debug:
             raise
         what = f"{type(error).__name__}: {error}"
-        return _say(f"internal error: {what}; this is a bug: report it with the output of the same command with --debug", BUG)
+        return _say(
+            f"internal error: {what}; this is a bug: report it with the output of the same command with --debug", BUG
+        )
 
 
 def _say(message: str, status: int) -> int:

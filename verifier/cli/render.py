@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from verifier.verdict import Falsified, Reason, Undecided
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.status import Status
     from rich.table import Table
 
 _COLOURS = {"verified": "green", "falsified": "red", "undecided": "yellow"}
@@ -33,23 +33,24 @@ class Display:
     def __init__(self, answers: bool, progress: bool, total: int):
         self.answers, self.total = answers, total
         self.table = answers and sys.stdout.isatty()
-        self.progress = progress and sys.stderr.isatty()
-        self._live = ExitStack()
-
-    def begin(self, attempt: Attempt) -> None:
-        if self.progress:
+        self.status: Status | None = None
+        if progress and sys.stderr.isatty():
             from rich.console import Console
 
-            status = Console(stderr=True).status(_Progress(attempt, self.total), refresh_per_second=_REFRESH)
-            self._live.enter_context(status)
+            self.status = Console(stderr=True).status("", refresh_per_second=_REFRESH)
+
+    def begin(self, attempt: Attempt) -> None:
+        if self.status is not None:
+            self.status.update(_Progress(attempt, self.total))
+            self.status.start()
 
     def finish(self, result: QueryResult) -> None:
-        self._live.close()
         if self.answers and not self.table:
             print(line(result), flush=True)
 
     def close(self, results: Sequence[QueryResult], seconds: float, notes: Sequence[str]) -> None:
         """The table on a terminal, the summary, and what to do next."""
+        self.stop()
         if not self.answers:
             return
         if self.table:
@@ -66,7 +67,12 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the live status off the terminal."""
+        if self.status is not None:
+            self.status.stop()
 
 
 class _Progress:
@@ -100,14 +106,13 @@ def table(results: Sequence[QueryResult]) -> Table:
     from rich.table import Table
 
     made = Table()
-    for name in ("query", "label", "verdict", "bound", "method", "seconds", ""):
-        made.add_column(name, justify="right" if name in ("label", "bound", "seconds") else "left")
+    for name in ("query", "verdict", "bound", "method", "seconds", "remark"):
+        numeric, free = name in ("bound", "seconds"), name in ("query", "remark")
+        made.add_column(name, justify="right" if numeric else "left", no_wrap=not free, overflow="fold")
     for result in results:
         verdict, kind = result.verdict, word(result.verdict)
-        name = result.spec if isinstance(result.spec, str) else str(result.spec["index"])
         made.add_row(
-            escape(Path(name).name),
-            _label(result),
+            escape(_name(result)),
             f"[{_COLOURS[kind]}]{kind}[/]",
             _number(verdict.bound),
             verdict.method,
@@ -152,13 +157,8 @@ def _advice(reason: Reason, method: str, unstarted: bool) -> str:
 def _name(result: QueryResult) -> str:
     if isinstance(result.spec, str):
         return Path(result.spec).name
-    label = _label(result)
-    return f"index {result.spec['index']}" + (f", label {label}" if label else "")
-
-
-def _label(result: QueryResult) -> str:
-    label = None if isinstance(result.spec, str) else result.spec["label"]
-    return "" if label is None else str(label)
+    label = result.spec["label"]
+    return f"index {result.spec['index']}" + ("" if label is None else f", label {label}")
 
 
 def _remark(result: QueryResult) -> str:

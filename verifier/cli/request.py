@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from verifier.errors import InputError
+from verifier.specs.exact import parse_number
 
-
-class Norm(StrEnum):
-    """The norms of ``--norm``."""
-
-    INF = "inf"
-    TWO = "2"
-    ONE = "1"
-
-
-#: data sets have far fewer inputs; the limit keeps a mistyped range from filling the memory
-_RANGE = re.compile(r"([0-9]{1,6})(?::([0-9]{1,6}))?")
+#: more inputs than any data set has; keeps a mistyped range from filling the memory
+_MOST = 1_000_000
+NORMS = ("inf", "2", "1")
+_SUCH_AS = {"--index": "give the inputs, such as 0:20", "--epsilon": "give the radius, such as 8/255"}
 
 
 @dataclass(frozen=True)
@@ -29,8 +23,10 @@ class Inputs:
 
     Args:
         dataset: a name, or a path that ends in ``.npz``.
-        indices: which inputs, each a query.
-        epsilon: radius in the unit of the data.
+        index: which inputs, as text, to be read against the size of the data set.
+        indices: the same, read against no size; each is a query.
+        epsilon: radius in the unit of the data, as text.
+        norm: one of `NORMS`.
         targets: the class that must not be reached, or None for every other class.
         clip: whether the input stays in [0, 1].
         mean, std: per-channel normalisation between the data and the network, or None.
@@ -38,9 +34,10 @@ class Inputs:
     """
 
     dataset: str
+    index: str
     indices: tuple[int, ...]
-    epsilon: float
-    norm: Norm
+    epsilon: str
+    norm: str
     targets: int | None
     clip: bool
     mean: tuple[float, ...] | None
@@ -61,36 +58,49 @@ class Request:
         return len(self.what.indices) if isinstance(self.what, Inputs) else 1
 
 
-def parse_indices(text: str) -> tuple[int, ...]:
-    """``7``, ``0:20`` (0 to 19) and lists of these with commas.
+def choose(spec: Path | None, dataset: str | None, flags: Mapping[str, Any]) -> Path | Inputs:
+    """What is asked: the specification, or the inputs that ``flags`` (by their names on the command line) describe.
 
     Raises:
-        InputError: something else, or nothing at all.
+        InputError: both or neither is given, a flag is missing, has a bad value, or has no meaning beside the other.
     """
-    indices: list[int] = []
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part.strip())
-        if match is None:
-            raise InputError(f"--index {text}", f"'{part}' is not an index or a range", "write 7, 0:20 or 3,5,10:20")
-        first = int(match[1])
-        indices += range(first, first + 1 if match[2] is None else int(match[2]))
-    if not indices:
-        raise InputError(f"--index {text}", "selects no input", "the end of a range is not part of it: 0:1 is input 0")
-    return tuple(dict.fromkeys(indices))
+    if dataset is None:
+        if spec is None:
+            raise InputError("command line", "there is nothing to verify", "give a VNN-LIB file, or --dataset")
+        extra = [flag for flag, value in flags.items() if value is not None]
+        if extra:
+            raise InputError(extra[0], "speaks of a data set, but a specification is given", "leave one of them out")
+        return spec
+    if spec is not None:
+        raise InputError(f"--dataset {dataset}", f"a specification is given as well ({spec})", "leave one of them out")
+    missing = [flag for flag in ("--index", "--epsilon") if flags[flag] is None]
+    if missing:
+        raise InputError(missing[0], "is missing", f"--dataset needs it: {_SUCH_AS[missing[0]]}")
+    from verifier.specs.datasets import parse_index  # numpy behind it
+
+    return Inputs(
+        dataset,
+        flags["--index"],
+        tuple(parse_index(flags["--index"], _MOST)),
+        flags["--epsilon"],
+        parse_norm(flags["--norm"] or "inf"),
+        parse_targets(flags["--targets"] or "all"),
+        not flags["--no-clip"],
+        parse_channels(flags["--mean"], "--mean"),
+        parse_channels(flags["--std"], "--std"),
+        flags["--data-dir"],
+    )
 
 
-def parse_epsilon(text: str) -> float:
-    """``0.03``, ``1e-3`` or ``8/255``.
+def parse_norm(text: str) -> str:
+    """One of `NORMS`.
 
     Raises:
-        InputError: not a number, or negative.
+        InputError: something else.
     """
-    value = _number(text)
-    if value is None:
-        raise InputError(f"--epsilon {text}", "is not a number", "write 0.03 or 8/255")
-    if value < 0:
-        raise InputError(f"--epsilon {text}", "is negative", "a radius is 0 or larger")
-    return value
+    if text not in NORMS:
+        raise InputError(f"--norm {text}", "is not a norm that is known here", f"choose one of {', '.join(NORMS)}")
+    return text
 
 
 def parse_targets(text: str) -> int | None:
@@ -107,24 +117,14 @@ def parse_targets(text: str) -> int | None:
 
 
 def parse_channels(text: str | None, flag: str) -> tuple[float, ...] | None:
-    """Comma-separated finite numbers, one per channel, or one for all.
+    """Comma-separated decimals, one per channel, or one for all.
 
     Raises:
         InputError: something else.
     """
     if text is None:
         return None
-    values = tuple(value for part in text.split(",") if (value := _number(part)) is not None)
-    if len(values) != text.count(",") + 1:
-        raise InputError(f"{flag} {text}", "is not a list of numbers", "write 0.49,0.48,0.45")
-    return values
-
-
-def _number(text: str) -> float | None:
-    """A finite decimal or a quotient of two, else None."""
-    try:
-        above, slash, below = text.partition("/")
-        value = float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        return None
-    return value if math.isfinite(value) else None
+    numbers = [parse_number(part.strip()) for part in text.split(",")]
+    if None in numbers:
+        raise InputError(f"{flag} {text}", "is not a list of numbers", "write it like 0.49,0.48,0.45")
+    return tuple(float(number) for number in numbers if number is not None)

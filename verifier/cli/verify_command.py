@@ -2,95 +2,99 @@
 
 from __future__ import annotations
 
+import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Annotated
 
 import typer
 
-from verifier.cli import request as ask
+from verifier.cli import options
 from verifier.cli.decide import Settings, decide
-from verifier.cli.files import check_writable, write_whole
-from verifier.cli.options import Debug, Device, Json, Network, Quiet, Seed
+from verifier.cli.files import STDOUT, check_writable, write_whole
 from verifier.cli.render import Display, next_steps
+from verifier.cli.request import Request, choose
 from verifier.cli.results import QueryResult, document, exit_status
-from verifier.cli.session import Session
 from verifier.errors import InputError
 from verifier.verdict import Falsified
 
-EXAMPLES = """\b
+EPILOG = """
+\b
 Examples:
   verifier verify network.onnx property.vnnlib --timeout 60
   verifier verify models/digits_mlp.onnx --dataset digits --index 0:5 --epsilon 8/255
 
 \b
-Exit status: 0 every query verified, 1 at least one falsified, 2 bad usage or input,
-3 none falsified but at least one undecided.
+Exit status: 0 every query verified, 1 at least one falsified, 2 bad usage or
+input, 3 none falsified but at least one undecided, 70 an internal error.
 """
 
 
 def verify(
     context: typer.Context,
-    network: Network,
-    spec: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC]", help="VNN-LIB file, .vnnlib or .vnnlib.gz.", show_default=False)
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="digits, mnist, cifar10, or an .npz with x and y.")
-    ] = None,
-    index: Annotated[str | None, typer.Option(metavar="RANGE", help="Which inputs: 7, 0:20 or 3,5,10:20.")] = None,
-    epsilon: Annotated[str | None, typer.Option(metavar="RADIUS", help="Radius, such as 0.03 or 8/255.")] = None,
-    norm: Annotated[ask.Norm | None, typer.Option(help="Norm of the radius; inf if not given.")] = None,
-    targets: Annotated[str | None, typer.Option(metavar="all|K", help="Against all classes, or class K only.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="M,..", help="Mean per channel that the network expects.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="S,..", help="Deviation per channel likewise.")] = None,
-    no_clip: Annotated[bool, typer.Option("--no-clip", help="Let inputs leave [0, 1].")] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the data sets; $VERIFIER_DATA or ./data if not given."),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Hard limit for each query; the first counts from the command's start."),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown or auto-lirpa.")
-    ] = "auto",
-    witness: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the counterexample here; with several inputs, that of input 7 goes to FILE with -7 in its name.",
-        ),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on the CPU.")] = None,
-    json: Json = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    quiet: Quiet = False,
-    debug: Debug = False,
+    network: options.Network,
+    spec: options.Spec = None,
+    dataset: options.Dataset = None,
+    index: options.Index = None,
+    epsilon: options.Epsilon = None,
+    norm: options.Norm = None,
+    targets: options.Targets = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    no_clip: options.NoClip = False,
+    data_dir: options.DataDir = None,
+    timeout: options.Timeout = None,
+    method: options.Method = "auto",
+    witness: options.Witness = None,
+    threads: options.Threads = None,
+    json: options.Json = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> int:
-    """Prove that a network meets a specification, or find an input that breaks it.
+    """Prove that no input of a set breaks a specification, or find one that does.
 
     The specification is a VNN-LIB file, or robustness around inputs of a data set.
     """
-    session: Session = context.obj
-    what = _spec(spec, locals()) if dataset is None else _inputs(spec, locals())
-    request = ask.Request(network, what)
+    flags = {"--index": index, "--epsilon": epsilon, "--norm": norm, "--targets": targets, "--mean": mean, "--std": std}
+    flags |= {"--no-clip": no_clip or None, "--data-dir": data_dir}
+    request = Request(network, choose(spec, dataset, flags))
     _check(timeout, json, witness)
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
-    settings = Settings(method, timeout, device, seed, threads)
-    json_to_stdout = json == Path("-")
-    with Display(not quiet and not json_to_stdout, not quiet, request.count) as display:
-        results = decide(request, settings, session, display)
-        notes = _write_witnesses(witness, results) + next_steps(results, method)
-        if json_to_stdout:
-            sys.stdout.write(document(results))
-        elif json is not None:
-            write_whole(json, document(results), "--json")
-        display.close(results, monotonic() - session.started, notes)
+    with Display(not quiet and json != STDOUT, not quiet, request.count) as display:
+        results = decide(request, Settings(method, timeout, device, seed, threads), context.obj, display)
+        notes = _write(witness, json, results) + next_steps(results, method)
+        display.close(results, monotonic() - context.obj.started, notes)
     return exit_status(results)
+
+
+def _check(timeout: float | None, json: Path | None, witness: Path | None) -> None:
+    """Refuse now what would fail after the work."""
+    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
+        raise InputError(f"--timeout {timeout:g}", "is no time limit", "give a positive number of seconds")
+    if json is not None:
+        check_writable(json, "--json")
+    if witness is not None:
+        check_writable(witness, "--witness")
+
+
+def _write(witness: Path | None, json: Path | None, results: Sequence[QueryResult]) -> list[str]:
+    """Write the files that were asked for; what to say about counterexamples."""
+    from verifier.attacks.witness import format_witness
+
+    written = []
+    for result in results:
+        if isinstance(result.verdict, Falsified) and result.verdict.counterexample is not None and witness is not None:
+            path = witness
+            if len(results) > 1 and not isinstance(result.spec, str):
+                path = witness.with_stem(f"{witness.stem}-{result.spec['index']}")
+            write_whole(path, format_witness(result.verdict.counterexample), "--witness")
+            written.append(path)
+    if json is not None:
+        write_whole(json, document(results), "--json")
+    if witness is None and any(isinstance(result.verdict, Falsified) for result in results):
+        return ["falsified: write counterexamples with --witness FILE"]
+    return [f"counterexample in {path}" for path in written[:1]] + [f"and in {path}" for path in written[1:]]

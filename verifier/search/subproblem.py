@@ -175,7 +175,8 @@ class Frame:
         """Linear bounds at the view's own dual point, and their values (N, S)."""
         relaxation = view.relaxation
         graph = self.problem.graph
-        linear = linear_bound(graph, relaxation.envelopes, view.objective, view.dual, relaxation.splits, watch)
+        note = None if watch is None else lambda node, A: watch.__setitem__(node.name, A)
+        linear = linear_bound(graph, relaxation.envelopes, view.objective, view.dual, relaxation.splits, note)
         return linear, linear.constant + view.region.minimum(linear.A[graph.input])
 
     def _gather(self, values: Mapping[str, Tensor]) -> Tensor:

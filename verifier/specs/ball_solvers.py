@@ -55,11 +55,12 @@ def l1_fill(weight: Tensor, room: Tensor, radius: Tensor) -> tuple[Tensor, Tenso
         The k largest weights (..., k) (differentiable), what is spent on each (..., k), and the price (...): the
         weight of the coordinate on which the budget runs out, zero where it never does.
     """
-    n = weight.shape[-1]
+    *leading, n = torch.broadcast_shapes(weight.shape, room.shape)
     count = min(n, _FIRST_SORTED)
     while True:
         largest, index = weight.topk(count, dim=-1)
-        available = room.expand(weight.shape).gather(-1, index)
+        largest, index = largest.expand(*leading, count), index.expand(*leading, count)
+        available = room.expand(*leading, n).gather(-1, index)
         used = available.cumsum(-1)
         if count == n or bool((used[..., -1] >= radius).all()):
             break

@@ -71,7 +71,7 @@ class Box:
         """(count, B, *X): uniform points; the first of every four is a random corner instead."""
         share = random((count, *self.lower.shape), generator, self.lower)
         share[::EXTREME_SHARE] = share[::EXTREME_SHARE].round()
-        return self.project(self.lower + share * (self.upper - self.lower))
+        return self.project(torch.lerp(self.lower, self.upper, share))  # exact at both ends
 
     def enclosing_box(self) -> Box:
         return self

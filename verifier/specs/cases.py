@@ -193,9 +193,7 @@ class _Polytopes:
             terms, bound = cast(Row, self.values[atom])
             scaled = float_row([c for _, c in terms])
             if scaled is None:
-                raise Fault(
-                    "the coefficients of an output constraint have too many digits for float64", "round them"
-                )
+                raise Fault("the coefficients of an output constraint have too many digits for float64", "round them")
             coefficients, factor = scaled
             row = np.zeros(self.outputs)
             row[[j for j, _ in terms]] = coefficients

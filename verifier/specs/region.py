@@ -28,7 +28,7 @@ from verifier.specs.box import (
 )
 from verifier.specs.rounding import narrow, outward
 
-__all__ = ["Box", "LpBall", "Region"]
+__all__ = ["Box", "LpBall", "Region", "stack"]
 
 _CHUNK = 2**17  # numbers of one temporary that stay in a processor's cache
 _NORM_ALLOWANCE = 1e-12  # relative; far above the rounding error of a norm in float64
@@ -67,12 +67,14 @@ class LpBall:
         radius: (B,), non-negative.
         box: the values that the input may take, (B, *X); `LpBall.checked` makes one for a ball without limits.
         norm: 1 or 2.
+        inner_radius: (B,) float64, what a witness may use of the radius where that was rounded up, else None.
     """
 
     center: Tensor
     radius: Tensor
     box: Box
     norm: int
+    inner_radius: Tensor | None = None
 
     @classmethod
     def checked(cls, center: Tensor, radius: Tensor, box: Box | None, norm: int, where: str = "input region") -> LpBall:
@@ -221,7 +223,8 @@ class LpBall:
         if bool(candidate.isnan().any()):
             return None
         inside = self.project(candidate.reshape(1, *self.center.shape))[0]
-        center, radius, limits = as_numpy(self.center), float(self.radius[0]), self._witness_box()
+        center, limits = as_numpy(self.center), self._witness_box()
+        radius = float((self.radius if self.inner_radius is None else self.inner_radius)[0])
         move, shrink = as_numpy(inside) - center, 2.0**-52
         while shrink < 16:
             point = limits.witness(center + max(0.0, 1 - shrink) * move)
@@ -246,14 +249,46 @@ class LpBall:
             distance = torch.linalg.vector_norm(moved, ord=self.norm, dim=-1)
             radius = torch.where(distance > 0, (radius + distance) * (1 + _NORM_ALLOWANCE), radius)
         box = self.box.to(dtype, device)
-        return LpBall(center.to(device), narrow(radius, dtype, device, torch.inf), box, self.norm)
+        inner = None if dtype != torch.float64 or self.inner_radius is None else self.inner_radius.to(device)
+        return LpBall(center.to(device), narrow(radius, dtype, device, torch.inf), box, self.norm, inner)
 
     def select(self, index: Tensor) -> LpBall:
-        return LpBall(self.center[index], self.radius[index], self.box.select(index), self.norm)
+        inner = None if self.inner_radius is None else self.inner_radius[index]
+        return LpBall(self.center[index], self.radius[index], self.box.select(index), self.norm, inner)
 
     def reshape(self, shape: Sequence[int]) -> LpBall:
         center = self.center.reshape(self.batch, *shape)
-        return LpBall(center, self.radius, self.box.reshape(shape), self.norm)
+        return LpBall(center, self.radius, self.box.reshape(shape), self.norm, self.inner_radius)
+
+
+def stack(regions: Sequence[Region]) -> Region:
+    """Several regions of one kind and shape as one batch.
+
+    Raises:
+        InputError: they are of different kinds, norms or shapes.
+    """
+    kinds = {(type(r), getattr(r, "norm", None), r.enclosing_box().lower.shape[1:]) for r in regions}
+    if len(kinds) != 1:
+        raise InputError("query", "its regions differ in kind, norm or shape", "verify them one at a time")
+    if len(regions) == 1:
+        return regions[0]
+    balls = [region for region in regions if isinstance(region, LpBall)]
+    if not balls:
+        return _stack_boxes([region for region in regions if isinstance(region, Box)])
+    inner = None
+    if any(ball.inner_radius is not None for ball in balls):
+        inner = torch.cat([ball.radius if ball.inner_radius is None else ball.inner_radius for ball in balls])
+    center, radius = torch.cat([ball.center for ball in balls]), torch.cat([ball.radius for ball in balls])
+    return LpBall(center, radius, _stack_boxes([ball.box for ball in balls]), balls[0].norm, inner)
+
+
+def _stack_boxes(boxes: Sequence[Box]) -> Box:
+    lower, upper = torch.cat([box.lower for box in boxes]), torch.cat([box.upper for box in boxes])
+    if all(box.inner_lower is None and box.inner_upper is None for box in boxes):
+        return Box(lower, upper)
+    inner_lower = torch.cat([box.lower if box.inner_lower is None else box.inner_lower for box in boxes])
+    inner_upper = torch.cat([box.upper if box.inner_upper is None else box.inner_upper for box in boxes])
+    return Box(lower, upper, inner_lower, inner_upper)
 
 
 def _norm(move: np.ndarray, norm: int) -> float:

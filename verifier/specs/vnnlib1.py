@@ -47,15 +47,16 @@ def parse_vnnlib1(text: str, where: str) -> Assertions:
     """
     if ";" in text:
         text = _COMMENT.sub("", text)
-    parser = _Parser()
-    token = 0
+    parser, place = _Parser(), None
     try:
-        for token, word in enumerate(_TOKEN.findall(text)):
-            parser.read(token, word)
+        for place, word in enumerate(_TOKEN.findall(text)):
+            parser.read(place, word)
+        place = None
         return parser.finish()
     except Fault as fault:
-        token = token if parser.place is None else parser.place
-        raise InputError(f"{where}, line {_line(text, token)}", fault.what, fault.mend) from None
+        place = place if parser.place is None else parser.place
+        where = where if place is None else f"{where}, line {_line(text, place)}"
+        raise InputError(where, fault.what, fault.mend) from None
 
 
 def _line(text: str, token: int) -> int:
@@ -63,7 +64,7 @@ def _line(text: str, token: int) -> int:
     for number, match in enumerate(_TOKEN.finditer(text)):
         if number == token:
             return text.count("\n", 0, match.start()) + 1
-    return text.count("\n") + 1
+    raise IndexError(token)
 
 
 class _Parser:

@@ -1,0 +1,96 @@
+"""Reads the files of a call: the network, and the specification or the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verifier.cli.request import Inputs, Request
+from verifier.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from verifier.graph.ir import Graph
+    from verifier.specs.robustness import Spec
+
+
+@dataclass(frozen=True)
+class LoadedQuery:
+    """One query: what is to be proved, of how many input sets, and for a data set the class and the radius."""
+
+    spec: Spec
+    subproblems: int = 1
+    label: int | None = None
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The network, and a function that makes the query of each number; thousands of them need not fit memory."""
+
+    graph: Graph
+    query: Callable[[int], LoadedQuery]
+
+
+def load(request: Request, threads: int | None) -> Loaded:
+    """Read everything, the network first: what is wrong with it is said before torch is imported.
+
+    Args:
+        request: what to read.
+        threads: for torch on the CPU; None for its own choice.
+
+    Raises:
+        InputError: a file cannot be used, or does not fit the network.
+    """
+    from verifier.graph import load as load_graph
+
+    graph = load_graph(request.network)
+    query = _inputs(request.what, graph) if isinstance(request.what, Inputs) else _specification(request.what)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return Loaded(graph, query)
+
+
+def _specification(path: Path) -> Callable[[int], LoadedQuery]:
+    from verifier.specs.vnnlib import read_vnnlib
+
+    query = read_vnnlib(path)
+    return lambda _: LoadedQuery(query, len(query.properties))
+
+
+def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:
+    from verifier.specs.datasets import load_dataset, parse_index
+
+    data = load_dataset(inputs.dataset, inputs.folder)
+    indices = parse_index(inputs.index, len(data))
+    if prod(data.x.shape[1:]) != prod(graph.input_shape):
+        what = f"its inputs have {prod(data.x.shape[1:])} values, the network takes {prod(graph.input_shape)}"
+        raise InputError(f"--dataset {inputs.dataset}", what, "choose the data that the network was made for")
+    from verifier.specs.robustness import parse_epsilon, robustness
+
+    radius = parse_epsilon(inputs.epsilon)
+    clip = (0.0, 1.0) if inputs.clip else None
+
+    def query(number: int) -> LoadedQuery:
+        index = indices[number]
+        x, label = _arranged(data.x[index], graph.input_shape), int(data.y[index])
+        if inputs.targets == label:
+            raise InputError(f"--targets {label}", f"is the class of input {index} itself", "leave it out of --index")
+        spec = robustness(x, label, radius, inputs.norm, clip, inputs.targets, inputs.mean, inputs.std)
+        return LoadedQuery(spec, label=label, epsilon=radius)
+
+    return query
+
+
+def _arranged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A (C, H, W) image as (H, W, C) where the network takes it that way, anything else as it is."""
+    import numpy as np
+
+    last_first = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
+    return last_first if shape[-3:] == last_first.shape != image.shape else image

@@ -1,0 +1,47 @@
+"""Arguments and flags of the commands, as annotations, with their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _set_debug(context: typer.Context, wanted: bool) -> bool:
+    context.obj.debug = context.obj.debug or wanted
+    return wanted
+
+
+Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="ONNX file, .onnx or .onnx.gz.", show_default=False)]
+Spec = Annotated[Path | None, typer.Argument(metavar="SPEC", help="VNN-LIB file, .vnnlib or .vnnlib.gz.")]
+Dataset = Annotated[
+    str | None, typer.Option(metavar="NAME|FILE", help="digits, mnist, cifar10, or an .npz file with x and y.")
+]
+Index = Annotated[str | None, typer.Option(metavar="RANGE", help="Which inputs: 7, 0:20 or 3,5,10:20.")]
+Epsilon = Annotated[str | None, typer.Option(metavar="RADIUS", help="How far an input may move: 0.03 or 8/255.")]
+Norm = Annotated[str | None, typer.Option(metavar="inf|2|1", help="Norm of the radius; inf if not given.")]
+Targets = Annotated[
+    str | None, typer.Option(metavar="all|K", help="Against all other classes (if not given), or class K only.")
+]
+Mean = Annotated[str | None, typer.Option(metavar="M,..", help="Mean that the network expects to be taken off.")]
+Std = Annotated[str | None, typer.Option(metavar="S,..", help="Deviation that it expects to be divided by.")]
+NoClip = Annotated[bool, typer.Option("--no-clip", help="Let inputs leave [0, 1].")]
+DataDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of mnist and cifar10; else $VERIFIER_DATA, else ./data.")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Hard limit of each query; the first one's clock starts with the command."),
+]
+Method = Annotated[str, typer.Option(metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown or auto-lirpa.")]
+Witness = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the counterexample; of several inputs each to a file: w.txt, w-7.txt."),
+]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on the CPU.")]
+Json = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JSON; - for standard output.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing: the exit status is the answer.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an internal error.", callback=_set_debug)]
