@@ -185,8 +185,7 @@ def linear_bound(
             if part is not None:
                 pending[name] = pending[name] + part if name in pending else part
     total = torch.stack(torch.broadcast_tensors(*constants))
-<<<<<<< HEAD
-    return LinearBound(stopped, total.sum(0), total.detach().abs().sum(0))
+    return LinearBound(stopped, total.sum(0))
 
 
 def _apply_split(A: Tensor, split: Split, multipliers: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -195,6 +194,3 @@ def _apply_split(A: Tensor, split: Split, multipliers: Tensor) -> tuple[Tensor, 
     if split.point is None:
         return A - push, None
     return A - push, (push * split.point.unsqueeze(1)).reshape(*push.shape[:2], -1).sum(2)
-=======
-    return LinearBound(stopped, total.sum(0))
->>>>>>> main

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint
-from verifier.bounding.ladder import Bounds, Problem
+from verifier.bounding.ladder import Bounds, Problem, reevaluate
 from verifier.search.boxes import slack
 from verifier.search.branching import choose, halves, scores, split_points
 from verifier.search.ledger import Ledger
 from verifier.search.result import Replay, SearchOptions
-from verifier.search.subproblem import Batch, Frame
+from verifier.search.subproblem import Batch, Frame, in_precision, select
 from verifier.specs.box import flat_rows
 
 
@@ -21,14 +21,21 @@ class ActivationSplit:
 
     Args:
         problem: any regions; graph placed.
+        exact: the same in float64, in which every closed subproblem is checked.
         root: bounds whose boxes and dual point the search starts from.
         replay: judges points that look like counterexamples.
     """
 
-    def __init__(self, problem: Problem, root: Bounds, options: SearchOptions, replay: Replay):
+    def __init__(self, problem: Problem, exact: Problem, root: Bounds, options: SearchOptions, replay: Replay):
         self.ledger = Ledger.of(problem, options, replay)
         self.options = options
-        self.frame = Frame.of(problem, root.relaxation.boxes)
+        dtype, device = problem.rows.objective.C.dtype, problem.rows.objective.C.device
+        boxes = root.relaxation.boxes
+        if dtype != torch.float64:
+            found = reevaluate(exact, root).relaxation.boxes
+            boxes = {name: box.to(dtype, device) for name, box in found.items()}
+        self.frame = Frame.of(problem, boxes)
+        self.exact = self.frame.in_precision(exact)
         widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
         self.size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
         self.ledger.push(self.frame.roots(root.dual))
@@ -40,9 +47,7 @@ class ActivationSplit:
 
     def _step(self, until: float | None) -> None:
         parents = self.ledger.store.pop(self.size)
-        new = parents["depth"] < 0
         children = self._branch(parents)
-        del new
         if len(children["bound"]) and not self.ledger.falsified:
             self.ledger.push(self._bound(children, until))
 
@@ -59,7 +64,7 @@ class ActivationSplit:
         score = scores(self.frame, view, watch, parents, points)
         if bool(stuck.any()):
             keep = (~stuck).nonzero()[:, 0]
-            parents = {name: value[keep] for name, value in parents.items()}
+            parents = select(parents, keep)
             score, points = score[keep], points[keep]
         if len(score) == 0:
             return parents
@@ -70,26 +75,33 @@ class ActivationSplit:
         self.ledger.subproblems += len(batch["bound"])
         for stage in self.options.stages:
             view = self.frame.view(batch)
-            _, dual = ascend(
-                self.frame.problem.graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=view.dual
+            graph = self.frame.problem.graph
+            rows, dual = ascend(
+                graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=view.dual
             )
-            batch = self._settle(batch, dual)
+            batch = self._settle(batch, rows.amax(1), dual)
             if len(batch["bound"]) == 0:
                 break
         return batch
 
     @torch.no_grad()
-    def _settle(self, batch: Batch, dual: DualPoint) -> Batch:
-        """Take over dual points, close what they prove, and return the rest."""
+    def _settle(self, batch: Batch, bounds: Tensor, dual: DualPoint) -> Batch:
+        """Take over bounds (N,) and their dual points, close what they prove, and return the rest."""
         self.frame.absorb(batch, dual)
-        view = self.frame.view(batch)
-        linear, rows = self.frame.bound(view)
-        allowed = slack(linear, view.relaxation.boxes)
-        best = torch.maximum(batch["bound"], rows.amax(1))
-        closed = (rows - allowed > 0).any(1)
-        self.ledger.close(best.masked_fill(~closed, torch.inf), batch["owner"])
-        keep = (~closed).nonzero()[:, 0]
-        return {name: value[keep] for name, value in {**batch, "bound": best}.items()}
+        batch = {**batch, "bound": torch.maximum(batch["bound"], bounds)}
+        hopeful = (bounds > 0).nonzero()[:, 0]
+        closed = torch.zeros_like(bounds, dtype=torch.bool)
+        if len(hopeful):
+            closed[hopeful] = self._proved(select(batch, hopeful))
+        self.ledger.close(batch["bound"].masked_fill(~closed, torch.inf), batch["owner"])
+        return select(batch, (~closed).nonzero()[:, 0])
+
+    def _proved(self, batch: Batch) -> Tensor:
+        """(N,) whether the subproblems' own dual points close them in float64, beyond its rounding errors."""
+        view = self.exact.view(in_precision(batch, torch.float64))
+        rows = self.exact.bound(view)[1]
+        allowed = slack(self.exact.problem.graph, view.relaxation, view.objective, view.dual)
+        return (rows - allowed > 0).any(1)
 
     def _try_points(self, A: Tensor, batch: Batch) -> None:
         """The points of the region that minimise the linear bounds: for boxes, corners."""

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import LinearBound, Relaxation
+from verifier.bounding.dual import DualPoint, Objective, Relaxation
 from verifier.bounding.intermediate import Steps, Tighten
 from verifier.bounding.ladder import ALLOWANCE_UNITS
+from verifier.bounding.rounding import rounding_scale
 from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
-from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box
 
 Boxes = Mapping[str, Box]
@@ -44,10 +44,7 @@ def inheriting(known: Boxes, tighten: Tighten) -> Tighten:
     return inherit
 
 
-def slack(bound: LinearBound, boxes: Boxes) -> Tensor:
-    """What a bound has to exceed to count, (B, S): see `verifier.bounding.ladder.allowance`."""
-    scale = bound.magnitude
-    for name, A in bound.A.items():
-        largest = torch.maximum(boxes[name].lower.abs(), boxes[name].upper.abs())
-        scale = scale + torch.linalg.vecdot(flat_rows(A.abs()), flat(largest).unsqueeze(1))
+def slack(graph: Graph, relaxation: Relaxation, objective: Objective, dual: DualPoint) -> Tensor:
+    """What a bound at a dual point has to exceed to count, (B, S): see `verifier.bounding.ladder.allowance`."""
+    scale = rounding_scale(graph, relaxation, objective, dual)
     return ALLOWANCE_UNITS * torch.finfo(scale.dtype).eps * scale

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import Objective, Relaxation, fixed_point, linear_bound
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, fixed_point, linear_bound
 from verifier.bounding.intermediate import by_dual, relax_network
 from verifier.bounding.ladder import Problem
 from verifier.search.boxes import Boxes, inheriting, slack, sources
@@ -69,11 +69,12 @@ class InputSplit:
         batch = self.ledger.store.pop(self.size)
         region = Box(*(batch[end].reshape(-1, *self.shape) for end in ("lower", "upper")))
         relaxation = self._relax(batch, region)
-        boxes, bound = relaxation.boxes, linear_bound(self.graph, relaxation.envelopes, self.targets.objective(batch["owner"]))
+        objective = self.targets.objective(batch["owner"])
+        bound = linear_bound(self.graph, relaxation.envelopes, objective)
         self.ledger.subproblems += region.batch
         A = flat_rows(bound.A[self.graph.input]).expand(region.batch, -1, -1)
         rows = bound.constant + region.minimum(A)
-        allowed = slack(bound, boxes)
+        allowed = slack(self.graph, relaxation, objective, DualPoint())
         owner = batch["owner"]
         margins = self.targets.margins(rows, owner)
         cleared = self.targets.margins(rows - allowed, owner) > 0
@@ -93,8 +94,8 @@ class InputSplit:
             "depth": batch["depth"],
             "owner": owner,
             "open": left,
-            "known_lower": self._gather(boxes, "lower"),
-            "known_upper": self._gather(boxes, "upper"),
+            "known_lower": self._gather(relaxation.boxes, "lower"),
+            "known_upper": self._gather(relaxation.boxes, "upper"),
         }
         children = {name: value[keep] for name, value in children.items()}
         score = self._sensitivity(relaxation, owner, self._worst_row(rows, margins, left, owner))[keep]

@@ -8,7 +8,7 @@ Axes: N subproblems, S rows, K open entries of all pre-activations together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,15 @@ from verifier.specs.region import Box, Region
 FIELDS = ("low", "high", "sign", "point", "multiplier", "weight_low", "weight_high", "bound", "depth", "owner", "target")
 
 Batch = dict[str, Tensor]
+
+
+def select(batch: Batch, index: Tensor) -> Batch:
+    """The subproblems at int64 indices."""
+    return {name: value[index] for name, value in batch.items()}
+
+
+def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,12 @@ class Frame:
         chosen = torch.where(valid, chosen, chosen[:, :, :1])  # a polytope with fewer rows repeats its first
         return cls(problem, boxes, pieces(problem, boxes), chosen, valid)
 
+    def in_precision(self, problem: Problem) -> Frame:
+        """The same frame for the problem in another precision that holds the numbers of this one."""
+        dtype = problem.rows.objective.C.dtype
+        boxes = {name: Box(box.lower.to(dtype), box.upper.to(dtype)) for name, box in self.boxes.items()}
+        return replace(self, problem=problem, boxes=boxes)
+
     def roots(self, dual: DualPoint) -> Batch:
         """One subproblem for each (property, polytope), with the root's weights where it has some for every row."""
         owner, target = self.valid.any(2).nonzero().unbind(1)
@@ -154,11 +169,12 @@ class Frame:
             sign = batch["sign"][:, piece.columns]
             if bool(sign.any()):
                 point = batch["point"][:, piece.columns]
-                dense = self._spread(sign.to(point.dtype), piece, shape)
-                at = self._spread(point, piece, shape) if bool(point.any()) else None
+                dense = self.spread_piece(sign.to(point.dtype), piece)
+                at = self.spread_piece(point, piece) if bool(point.any()) else None
                 splits[piece.source] = Split(dense, at)
                 multipliers[piece.source] = self._spread(batch["multiplier"], piece, shape)
-        relaxation = Relaxation({self.problem.graph.input: region.enclosing_box()}, envelopes, splits=splits)
+        boxes = self.boxes if self.problem.region.batch == 1 else {n: b.select(owner) for n, b in self.boxes.items()}
+        relaxation = Relaxation(boxes, envelopes, splits=splits)
         return View(region, relaxation, objective, DualPoint(weights, multipliers))
 
     def absorb(self, batch: Batch, dual: DualPoint) -> None:
