@@ -8,12 +8,14 @@ from torch import Tensor
 from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint
 from verifier.bounding.ladder import Bounds, Problem, reevaluate
+from verifier.operators import evaluate_all
 from verifier.search.boxes import slack
-from verifier.search.branching import choose, halves, scores, split_points
+from verifier.search.branching import at_kinks, choose, halves, scores, split_points
 from verifier.search.ledger import Ledger
 from verifier.search.result import Replay, SearchOptions
 from verifier.search.subproblem import Batch, Frame, in_precision, select
 from verifier.specs.box import flat_rows
+from verifier.specs.rounding import narrow
 
 
 class ActivationSplit:
@@ -57,22 +59,24 @@ class ActivationSplit:
         view, watch = self.frame.view(parents), {}
         linear, rows = self.frame.bound(view, watch)
         parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
-        self._try_points(flat_rows(linear.A[self.frame.problem.graph.input]), parents)
+        values = self._minimisers(flat_rows(linear.A[self.frame.problem.graph.input]), parents)
         points = split_points(self.frame, parents)
         stuck = points.isnan().all(1)
         self.ledger.give_up(parents["owner"][stuck])
-        score = scores(self.frame, view, watch, parents, points)
+        kinks = at_kinks(self.frame, points)
+        scored = tuple(scores(self.frame, view, watch, parents, at) for at in (values, kinks))
         if bool(stuck.any()):
             keep = (~stuck).nonzero()[:, 0]
-            parents = select(parents, keep)
-            score, points = score[keep], points[keep]
-        if len(score) == 0:
+            parents, points, scored = select(parents, keep), points[keep], tuple(s[keep] for s in scored)
+        if len(points) == 0:
             return parents
-        return halves(parents, choose(self.frame, parents, score, points, self.options.branches), points)
+        return halves(parents, choose(self.frame, parents, scored, points, self.options.branches), points)
 
     def _bound(self, batch: Batch, until: float | None) -> Batch:
         """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""
         self.ledger.subproblems += len(batch["bound"])
+        if self.options.refresh:
+            batch = self._refresh(batch)
         for stage in self.options.stages:
             view = self.frame.view(batch)
             graph = self.frame.problem.graph
@@ -83,6 +87,15 @@ class ActivationSplit:
             if len(batch["bound"]) == 0:
                 break
         return batch
+
+    @torch.no_grad()
+    def _refresh(self, batch: Batch) -> Batch:
+        """Tighter pre-activations where the last split may have moved them; empty subproblems are closed."""
+        dtype = batch["bound"].dtype
+        wide = in_precision(batch, torch.float64)
+        empty = self.exact.refresh(wide, self.options.intermediate)
+        low, high = narrow(wide["low"], dtype, "cpu", -torch.inf), narrow(wide["high"], dtype, "cpu", torch.inf)
+        return select({**batch, "low": low, "high": high}, (~empty).nonzero()[:, 0])
 
     @torch.no_grad()
     def _settle(self, batch: Batch, bounds: Tensor, dual: DualPoint) -> Batch:
@@ -103,11 +116,12 @@ class ActivationSplit:
         allowed = slack(self.exact.problem.graph, view.relaxation, view.objective, view.dual)
         return (rows - allowed > 0).any(1)
 
-    def _try_points(self, A: Tensor, batch: Batch) -> None:
-        """The points of the region that minimise the linear bounds: for boxes, corners."""
+    def _minimisers(self, A: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Values of all nodes at the points that minimise the linear bounds (for boxes, corners), which are replayed."""
         region = self.frame.problem.region.enclosing_box()
         lower, upper = (end.flatten(1) for end in (region.lower, region.upper))
         owner = batch["owner"]
-        direction = A.sum(1)
-        points = torch.where(direction > 0, lower[owner], upper[owner])
-        self.ledger.try_points(points.reshape(-1, *region.lower.shape[1:]), owner)
+        points = torch.where(A.sum(1) > 0, lower[owner], upper[owner]).reshape(-1, *region.lower.shape[1:])
+        values = evaluate_all(self.frame.problem.graph, points)
+        self.ledger.try_points(points, owner, values[self.frame.problem.graph.output])
+        return values

@@ -5,14 +5,19 @@ Scores as BaBSR (Bunel et al. 2020, arXiv 1909.06588); filtered smart branching 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from verifier.graph.ir import Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Line
 from verifier.search.subproblem import Batch, Frame, Piece, View
 from verifier.specs.box import flat
+
+
+#: what a gain of only one child counts against a gain of both
+ONE_SIDED = 0.1
 
 
 def split_points(frame: Frame, batch: Batch) -> Tensor:
@@ -35,14 +40,34 @@ def _points_of(piece: Piece, low: Tensor, high: Tensor) -> Tensor:
     return torch.where((low < point) & (point < high), point, torch.nan)
 
 
-def scores(frame: Frame, view: View, watch: dict[str, Tensor], batch: Batch, points: Tensor) -> Tensor:
-    """What each open entry's relaxation costs the bound, (N, K); -inf where it cannot be split."""
-    parts = []
-    for piece in frame.pieces:
-        node = piece.activations[0]
-        coefficients = watch[node.name].flatten(2)[:, :, piece.index]
-        parts.append(_cost(node, frame, view, piece, coefficients, batch, points[:, piece.columns]))
-    return torch.cat(parts, 1).masked_fill(points.isnan(), -torch.inf)
+def scores(frame: Frame, view: View, watch: dict[str, Tensor], batch: Batch, values: Mapping[str, Tensor]) -> Tensor:
+    """What each open entry's relaxation costs the bound at a point of the region, (N, K).
+
+    Coefficient times distance of the line in use from the activation there: over all activations these add up to the
+    difference between the objective at the point and the linear bound.
+
+    Args:
+        watch: coefficients on the outputs of activations, (N, S, *X).
+        values: of the pre-activations at the point, (N, *X).
+    """
+    return torch.cat([_cost(frame, view, piece, watch, values) for piece in frame.pieces], 1)
+
+
+def _cost(frame: Frame, view: View, piece: Piece, watch: dict[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+    node = piece.activations[0]
+    A = watch[node.name].flatten(2)[:, :, piece.index]
+    envelope, weights = view.relaxation.envelopes[node.name], view.dual.weights[node.name]
+    lower, upper = envelope.lower.line(weights[0]), envelope.upper.line(weights[1])
+    dense = values[piece.source]
+    x = flat(dense)[:, piece.index]
+    value = flat(OPERATORS[node.op].forward(node, dense))[:, piece.index].unsqueeze(1)
+    above, below = _height(upper, piece.index, x) - value, value - _height(lower, piece.index, x)
+    return (A.clamp(max=0).neg() * above + A.clamp(min=0) * below).amax(1)
+
+
+def at_kinks(frame: Frame, points: Tensor) -> dict[str, Tensor]:
+    """The split points as values of the pre-activations, (N, *X)."""
+    return {p.source: frame.spread_piece(points[:, p.columns].nan_to_num(), p) for p in frame.pieces}
 
 
 def halves(batch: Batch, column: Tensor, points: Tensor) -> Batch:
@@ -64,38 +89,25 @@ def halves(batch: Batch, column: Tensor, points: Tensor) -> Batch:
     return children
 
 
-def choose(frame: Frame, batch: Batch, score: Tensor, points: Tensor, candidates: int) -> Tensor:
-    """The column (N,) among the best few by score whose two children have the best bounds without any ascent."""
-    best = score.topk(min(candidates, score.shape[1]), dim=1)
-    if best.indices.shape[1] == 1:
-        return best.indices[:, 0]
+def choose(frame: Frame, batch: Batch, scored: tuple[Tensor, ...], points: Tensor, candidates: int) -> Tensor:
+    """The column (N,) among the best few by each score whose two children have the best bounds without any ascent.
+
+    Args:
+        scored: scores (N, K); the first one decides between candidates that gain nothing at once.
+    """
+    closed = points.isnan()
+    ranked = [s.masked_fill(closed, -torch.inf) for s in scored]
+    share = min(candidates // len(ranked), points.shape[1])
+    columns = torch.cat([s.topk(share, dim=1).indices for s in ranked], 1)
     gains = []
-    for column in best.indices.unbind(1):
-        children = halves(batch, column, points)
-        _, rows = frame.bound(frame.view(children))
+    for column in columns.unbind(1):
+        _, rows = frame.bound(frame.view(halves(batch, column, points)))
         low, high = (rows.amax(1) - batch["bound"].repeat(2)).chunk(2)
         enough = -batch["bound"]  # more than closing a child gains nothing
         low, high = (torch.minimum(gain, enough).clamp(min=0) for gain in (low, high))
-        gains.append(torch.minimum(low, high) + 0.1 * torch.maximum(low, high))
-    gain = torch.stack(gains, 1).masked_fill(best.values.isinf(), -torch.inf)
-    return best.indices.gather(1, gain.argmax(1, keepdim=True))[:, 0]
-
-
-def _cost(node: Node, frame: Frame, view: View, piece: Piece, A: Tensor, batch: Batch, point: Tensor) -> Tensor:
-    """|A| times the distance of the line in use from the activation, the largest of the rows.
-
-    The distance at the split point; or at both ends, whichever is smaller, since no line is tight at both.
-    """
-    envelope, weights = view.relaxation.envelopes[node.name], view.dual.weights[node.name]
-    lower, upper = envelope.lower.line(weights[0]), envelope.upper.line(weights[1])
-    places = (point.nan_to_num(), batch["low"][:, piece.columns], batch["high"][:, piece.columns])
-    gaps = []
-    for x in places:
-        dense = frame.spread_piece(x, piece)
-        value = flat(OPERATORS[node.op].forward(node, dense))[:, piece.index].unsqueeze(1)
-        above, below = _height(upper, piece.index, x) - value, value - _height(lower, piece.index, x)
-        gaps.append(A.clamp(max=0).neg() * above + A.clamp(min=0) * below)
-    return torch.maximum(gaps[0], torch.minimum(gaps[1], gaps[2])).amax(1)
+        gains.append(torch.minimum(low, high) + ONE_SIDED * torch.maximum(low, high))
+    gain = torch.stack(gains, 1) + ONE_SIDED * ranked[0].gather(1, columns)
+    return columns.gather(1, gain.argmax(1, keepdim=True))[:, 0]
 
 
 def _height(line: Line, index: Tensor, x: Tensor) -> Tensor:

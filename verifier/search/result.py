@@ -24,6 +24,7 @@ class SearchOptions:
         intermediate: how the boxes of a subproblem are tightened.
         input_dimensions: sets with at most this many free coordinates are split in the input first.
         branches: splits of a subproblem that are judged by the bounds of their children.
+        refresh: whether pre-activations are bounded anew in every subproblem.
         stages: ascents on each subproblem; those that are closed take no part in the next stage.
         subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
@@ -34,6 +35,7 @@ class SearchOptions:
     intermediate: IntermediateOptions = field(default_factory=IntermediateOptions)
     input_dimensions: int = 20
     branches: int = 4
+    refresh: bool = False
     stages: tuple[AscentOptions, ...] = (
         AscentOptions(iterations=5, step=0.1, decay=0.9, multiplier_step=0.05),
         AscentOptions(iterations=15, step=0.1, decay=0.9, multiplier_step=0.05),

@@ -34,6 +34,7 @@ class Store:
         self._budget = budget
         self._fields: dict[str, Tensor] = {}
         self._key = torch.empty(0, dtype=torch.float64)
+        self._taken = torch.empty(0, dtype=torch.bool)
         self._count = 0
 
     def __len__(self) -> int:
@@ -57,30 +58,30 @@ class Store:
         for name, value in fields.items():
             self._fields[name][free] = value
         key = fields["bound"].double() - _DEPTH_WEIGHT * fields["depth"].double()
-        self._key[free] = key.to(self._key.device)
+        self._key[free] = key.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        self._taken[free] = True
         self._count += added
 
     def pop(self, count: int) -> dict[str, Tensor]:
         """Take out up to `count` subproblems."""
         count = min(count, self._count)
         nearest = self.bytes * (self._count / max(1, len(self._key))) > _NEARLY_FULL * self._budget
-        key = torch.where(self._key.isinf(), -torch.inf, self._key) if nearest else self._key
-        chosen = key.topk(count, largest=nearest, sorted=False).indices
-        self._key[chosen] = torch.inf
+        rows = self._taken.nonzero()[:, 0]
+        chosen = rows[self._key[rows].topk(count, largest=nearest, sorted=False).indices]
+        self._taken[chosen] = False
         self._count -= count
         return {name: value[chosen] for name, value in self._fields.items()}
 
     def numbers(self) -> dict[str, Tensor]:
         """All rows of the one-number fields (bound, depth, owner ...) of the open subproblems."""
-        taken = ~self._key.isinf()
-        return {name: value[taken] for name, value in self._fields.items() if value.dim() == 1}
+        return {name: value[self._taken] for name, value in self._fields.items() if value.dim() == 1}
 
     def _free(self, fields: Fields, added: int) -> Tensor:
         """Rows to write to, after growing where needed."""
         missing = self._count + added - len(self._key)
         if missing > 0:
             self._grow(fields, max(missing, min(len(self._key), self._room(fields))))
-        return self._key.isinf().nonzero()[:added, 0]
+        return (~self._taken).nonzero()[:added, 0]
 
     def _room(self, fields: Fields) -> int:
         """How many more rows fit the budget."""
@@ -94,5 +95,5 @@ class Store:
             more = value.new_empty(rows, *value.shape[1:])
             self._fields[name] = torch.cat([self._fields[name], more]) if name in self._fields else more
         device = fields["bound"].device
-        more = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)
-        self._key = torch.cat([self._key.to(device), more])
+        self._key = torch.cat([self._key.to(device), torch.zeros(rows, dtype=torch.float64, device=device)])
+        self._taken = torch.cat([self._taken.to(device), torch.zeros(rows, dtype=torch.bool, device=device)])

@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, Split, linear_bound
+from verifier.bounding.ascent import ancestors
+from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, Split, linear_bound, lower_bound
+from verifier.bounding.intermediate import IntermediateOptions, rows_per_chunk, unit_rows, wanted_rows
 from verifier.bounding.ladder import Problem
 from verifier.graph.ir import Node
 from verifier.operators.table import OPERATORS
+from verifier.relaxations.envelope import Envelope
 from verifier.search.boxes import sources
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
@@ -24,6 +27,10 @@ from verifier.specs.region import Box, Region
 #: fields of a subproblem: ends of the open pre-activations, sign and point of their last split (N, K); multipliers and
 #: weights of the lower and the upper lines (N, S, K); bound, depth, property and polytope (N,)
 FIELDS = ("low", "high", "sign", "point", "multiplier", "weight_low", "weight_high", "bound", "depth", "owner", "target")
+
+#: ends of an interval that cross by more than this share of the root's largest value leave nothing between them; far
+#: above the rounding errors of float64
+EMPTY_BEYOND = 1e-6
 
 Batch = dict[str, Tensor]
 
@@ -176,6 +183,46 @@ class Frame:
         boxes = self.boxes if self.problem.region.batch == 1 else {n: b.select(owner) for n, b in self.boxes.items()}
         relaxation = Relaxation(boxes, envelopes, splits=splits)
         return View(region, relaxation, objective, DualPoint(weights, multipliers))
+
+    def refresh(self, batch: Batch, options: IntermediateOptions) -> Tensor:
+        """Bound the open pre-activations anew under what the splits say of earlier ones, in place.
+
+        Returns:
+            (N,) which subproblems are empty: a new end crosses an old one by more than rounding can explain, so no
+            point of the region meets the splits.
+        """
+        graph, empty = self.problem.graph, torch.zeros(len(batch["bound"]), dtype=torch.bool, device=batch["low"].device)
+        region = self.problem.region
+        region = region if region.batch == 1 else region.select(batch["owner"])
+        envelopes: dict[str, Envelope] = {}
+        for piece in self.pieces:
+            if envelopes and not envelopes.keys().isdisjoint(ancestors(graph, piece.source)):
+                empty |= self._tighten(piece, batch, region, Relaxation({}, envelopes), options)
+            for node in piece.activations:
+                envelopes[node.name] = OPERATORS[node.op].envelope(node, self._box(piece, batch))  # type: ignore[misc]
+        return empty
+
+    def _tighten(
+        self, piece: Piece, batch: Batch, region: Region, relaxation: Relaxation, options: IntermediateOptions
+    ) -> Tensor:
+        """Cut down the open entries of one pre-activation by the dual function; (N,) which subproblems are empty."""
+        graph, box = self.problem.graph, self._box(piece, batch)
+        masks = [OPERATORS[node.op].splits(node, box) for node in piece.activations]  # type: ignore[misc]
+        rows = wanted_rows(torch.stack(masks).any(0))
+        lower, upper = flat(box.lower), flat(box.upper)
+        low, high = lower.clone(), upper.clone()
+        for part in rows.split(rows_per_chunk(graph, piece.source, box, options.chunk_bytes), dim=1):
+            if part.numel():
+                objective = unit_rows(graph, piece.source, part, lower.dtype)
+                below, above = lower_bound(graph, region, relaxation, objective).chunk(2, dim=1)
+                low.scatter_(1, part, torch.maximum(below, low.gather(1, part)))
+                high.scatter_(1, part, torch.minimum(-above, high.gather(1, part)))
+        root = self.boxes[piece.source]
+        size = flat(torch.maximum(root.lower.abs(), root.upper.abs()))
+        empty = (low - high > EMPTY_BEYOND * size).any(1)
+        batch["low"][:, piece.columns] = torch.minimum(low, high)[:, piece.index]
+        batch["high"][:, piece.columns] = torch.maximum(low, high)[:, piece.index]
+        return empty
 
     def absorb(self, batch: Batch, dual: DualPoint) -> None:
         """Write a dual point back into the fields of its subproblems."""
