@@ -4,9 +4,9 @@
         [--repeat 3] [--peer-repeat 1] [--peer-seconds 60] [--threads N] [--json FILE]
 
 Every image is bounded against all other classes, in float32. A cell is the median of the repetitions, in which the
-two engines take turns. ``alpha-fixed`` optimises the result over CROWN's hidden bounds, ``alpha-crown`` the hidden bounds
-as well, both with 20 iterations. Where auto_LiRPA would take more than ``--peer-seconds`` for the batch, it gets fewer
-images (their number stands behind its speed), and tightness is compared on these.
+two engines take turns. ``alpha-fixed`` optimises the result over CROWN's hidden bounds, ``alpha-crown`` the hidden
+bounds as well, both with 20 iterations. Where auto_LiRPA would take more than ``--peer-seconds`` for the batch, it gets
+fewer images (their number stands behind its speed), and tightness is compared on these.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def table(rows: Sequence[Row]) -> Table:
             _number(row.their_mean),
             "-" if row.as_tight is None else f"{row.as_tight:.1%}",
         )
-    made.caption = "as tight: share of bounds that are at least theirs, up to 1e-4 of their size; means over common images"
+    made.caption = (
+        "as tight: share of bounds that are at least theirs, up to 1e-4 of their size; means over common images"
+    )
     return made
 
 

@@ -56,7 +56,7 @@ def main() -> None:
 def cell(verdict: verifier.Verdict) -> str:
     name = type(verdict).__name__
     bound = "" if verdict.bound is None else f" {verdict.bound:+.2f}"
-    return f"[{COLOURS[name]}]{name}[/]{bound} ({verdict.method})"
+    return f"[{COLOURS[name]}]{name}[/]{bound}"
 
 
 def draw(name: str, index: int, label: int, epsilon: float, image: np.ndarray, found: verifier.Counterexample) -> None:

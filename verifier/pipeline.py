@@ -18,7 +18,7 @@ from torch import Tensor
 from verifier.attacks.parity import check_parity
 from verifier.attacks.pgd import PgdOptions, attack
 from verifier.attacks.replay import Replayer
-from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, allowance, alpha_fixed, reevaluate
+from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, alpha_fixed, certify
 from verifier.bounding.rows import stack_rows
 from verifier.bounding.tail import to_logits
 from verifier.errors import InputError
@@ -30,14 +30,17 @@ from verifier.specs.region import stack
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
 
-ATTACK = "attack"
-#: the ladder of ``auto``: everything before the attack is cheaper than an attack
-LADDERS = {"auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown")}
+#: rungs that look for a counterexample: a short attack, and a long one from other starting points
+ATTACK, ATTACK_AGAIN = "attack", "attack-again"
+#: the ladder of ``auto``: what comes before an attack is cheaper than it
+LADDERS = {"auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", ATTACK_AGAIN)}
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
 FLOAT64_UP_TO = 100_000
-#: share of the remaining time that the attack may take
-ATTACK_SHARE = 0.3
+#: share of the remaining time that the short attack may take
+ATTACK_SHARE = 0.2
+#: rounds of the long attack
+MORE_ROUNDS = 10
 #: numbers that one batch of properties may hold in its widest layer
 BATCH_NUMBERS = 1 << 23
 
@@ -141,7 +144,7 @@ class _Run:
         self.deadline = None if options.timeout is None else self.started + options.timeout
         self.rungs = LADDERS.get(options.method) or (options.method, ATTACK)
         for name in self.rungs:
-            if name != ATTACK:
+            if name not in (ATTACK, ATTACK_AGAIN):
                 _rung(name)
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
@@ -152,6 +155,7 @@ class _Run:
         self.margins = [-math.inf] * len(self.query.properties)
         self.open = list(range(len(self.query.properties)))
         self.proofs: list[Proof] = []
+        self.disagreed = False  # a point seemed to break the property, but not in onnxruntime
         self.stages: list[Stage] = []
         self.method = self.rungs[0]
 
@@ -166,7 +170,9 @@ class _Run:
                 break
             try:
                 counterexample = self.stage(name, replayer)
-            except (MemoryError, torch.OutOfMemoryError):
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
                 reason = Reason.MEMORY
             if counterexample is not None or not self.open:
                 break
@@ -175,14 +181,16 @@ class _Run:
             return Falsified(*common, counterexample=counterexample)
         if not self.open:
             return Verified(*common, certificate=tuple(self.proofs))
+        if self.disagreed:
+            reason = Reason.NUMERICAL_DISAGREEMENT
         return Undecided(*common, reason=Reason.TIMEOUT if self.late() else reason)
 
     def stage(self, name: str, replayer: Replayer | None) -> Counterexample | None:
         """One rung, or the attack; records itself."""
         begun, counterexample = monotonic(), None
-        if name == ATTACK:
-            counterexample = self.attack(replayer) if replayer is not None else None
-            self.method = ATTACK if counterexample is not None else self.method
+        if name in (ATTACK, ATTACK_AGAIN):
+            counterexample = self.attack(name, replayer) if replayer is not None else None
+            self.method = name if counterexample is not None else self.method
         else:
             self.method = name
             self.climb(name)
@@ -204,38 +212,26 @@ class _Run:
 
     def settle(self, name: str, batch: _Batch, found: Bounds) -> list[int]:
         """Record margins, keep proofs, and return the numbers that stay open."""
-        problem = batch.problem
-        proved = self.proved(problem, found)
-        unsure = (problem.rows.margins(found.lower) > 0).all(1) & ~proved
-        if bool(unsure.any()) and self.dtype != torch.float64:
-            exact = _Batch(batch.numbers, self.problem(batch.numbers, torch.float64))
-            again = reevaluate(exact.problem, found)
-            return self._accept(name, exact, again, self.proved(exact.problem, again))
-        return self._accept(name, batch, found, proved)
-
-    def proved(self, problem: Problem, found: Bounds) -> Tensor:
-        """(B,) whether every polytope of a property is missed by more than the rounding allowance."""
-        margins = problem.rows.margins(found.lower)
-        if not bool((margins > 0).all(1).any()):
-            return torch.zeros(len(margins), dtype=torch.bool)
-        clear = problem.rows.margins(found.lower - allowance(problem, found))
-        return (clear > 0).all(1).cpu()
-
-    def _accept(self, name: str, batch: _Batch, found: Bounds, proved: Tensor) -> list[int]:
-        least = batch.problem.rows.margins(found.lower).amin(1).tolist()
-        for number, margin in zip(batch.numbers, least, strict=True):
-            self.margins[number] = max(self.margins[number], margin if not math.isnan(margin) else -math.inf)
+        problem, found, proved = certify(batch.problem, found, lambda: self.problem(batch.numbers, torch.float64))
+        least = problem.rows.margins(found.lower).amin(1).tolist()
+        for number, margin, done in zip(batch.numbers, least, proved.tolist(), strict=True):
+            if not math.isnan(margin):  # a margin that rounding could undo is worth no more than zero
+                self.margins[number] = max(self.margins[number], margin if done else min(margin, 0.0))
         if bool(proved.any()):
-            self.proofs.append(_proof(name, batch.problem, found))
+            self.proofs.append(_proof(name, problem, found))
         return [number for number, done in zip(batch.numbers, proved.tolist(), strict=True) if not done]
 
-    def attack(self, replayer: Replayer) -> Counterexample | None:
-        now = monotonic()
-        until = None if self.deadline is None else now + ATTACK_SHARE * (self.deadline - now)
+    def attack(self, name: str, replayer: Replayer) -> Counterexample | None:
+        now, until = monotonic(), self.deadline
+        options = replace(self.options.attack, rounds=1, seed=self.options.seed)
+        if name == ATTACK_AGAIN:
+            options = replace(options, rounds=MORE_ROUNDS, seed=self.options.seed + 1)
+        elif until is not None:
+            until = now + ATTACK_SHARE * (until - now)
         targets = Query(tuple(self.query.properties[i] for i in self.open), self.query.name)
-        options = replace(self.options.attack, seed=self.options.seed)
         found = attack(self.placed, targets, options, replayer, until)
         if not isinstance(found, Counterexample):
+            self.disagreed = self.disagreed or found.margin <= 0
             return None
         return replace(found, property=self.open[found.property])
 
@@ -275,6 +271,11 @@ def _proof(name: str, problem: Problem, found: Bounds) -> Proof:
         rows=problem.rows,
         bounds=found.lower,
     )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says so on the CPU by a plain `RuntimeError`."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _device(name: str) -> torch.device:

@@ -17,10 +17,10 @@ def tensor(name: str, values: object, dtype: type = np.float32) -> TensorProto:
 def model(
     nodes: Sequence[onnx.NodeProto],
     constants: Sequence[TensorProto] = (),
-    inputs: Sequence[tuple[str, Sequence[int]]] = (("x", (1, 2)),),
-    outputs: Sequence[int] = (1, 2),
+    inputs: Sequence[tuple[str, Sequence[int | str]]] = (("x", (1, 2)),),
+    outputs: Sequence[int | str] = (1, 2),
 ) -> onnx.ModelProto:
-    """A model whose output is called y."""
+    """A model whose output is called y; dimensions may have names."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs]
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, outputs)
     graph = helper.make_graph(nodes, "net", values, [result], constants)

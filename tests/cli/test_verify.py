@@ -73,6 +73,16 @@ def test_inputs_of_a_data_set(command: Command, network: Path, points: Path, tmp
     assert (tmp_path / "w-2.txt").exists() and not (tmp_path / "w.txt").exists()
 
 
+def test_threads_reach_torch(command: Command, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    seen = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # to be restored
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    assert command("verify", network, spec(tmp_path, SAFE), "--threads", 3).status == 0
+    assert seen == [3]
+
+
 def test_json_on_stdout_is_alone_there(command: Command, network: Path, points: Path):
     done = command("verify", network, "--dataset", points, "--index", "0", "--epsilon", "8/255", "--json", "-")
     (entry,) = json.loads(done.out)["results"]

@@ -35,7 +35,9 @@ def test_minimum_is_the_least_value_and_the_gradient_attains_it(seed, batches, s
     if rows_batch == batch:
         (minimiser,) = torch.autograd.grad(least.sum(), A)
         assert torch.allclose((A * minimiser).reshape(batch, 4, -1).sum(-1), least)
-        assert bool(((minimiser >= box.lower.unsqueeze(1) - 1e-12) & (minimiser <= box.upper.unsqueeze(1) + 1e-12)).all())
+        assert bool(
+            ((minimiser >= box.lower.unsqueeze(1) - 1e-12) & (minimiser <= box.upper.unsqueeze(1) + 1e-12)).all()
+        )
 
 
 def test_minimum_is_differentiable_in_the_bounds():

@@ -15,7 +15,7 @@ from verifier.specs.exact import float_row, parse_number, to_bound
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20, places=25))
 def test_bounds_are_the_neighbouring_floats(decimal):
     value = parse_number(str(decimal))
-    assert value == Fraction(decimal)
+    assert value is not None and value == Fraction(decimal)
     bound = to_bound(value)
     assert Fraction(bound.down) <= value <= Fraction(bound.up)
     assert bound.near in (bound.down, bound.up)
@@ -29,7 +29,9 @@ def test_floats_are_read_as_python_reads_them(x):
     assert value is not None and to_bound(value).near == x
 
 
-@pytest.mark.parametrize("text", ["", "-", ".", "1e", "e5", "1.2.3", "0x10", "1_000", "nan", "inf", "1e999", "9" * 2000])
+@pytest.mark.parametrize(
+    "text", ["", "-", ".", "1e", "e5", "1.2.3", "0x10", "1_000", "nan", "inf", "1e999", "9" * 2000]
+)
 def test_malformed_and_enormous_numbers_are_refused(text):
     assert parse_number(text) is None
 

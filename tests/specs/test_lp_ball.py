@@ -148,7 +148,9 @@ def test_witness_is_a_float32_point_of_the_set(norm, radius):
     assert np.array_equal(witness, witness.astype(np.float32).astype(np.float64))
     assert bool(ball.contains(torch.tensor(witness)[None, None]).all())
     reached = np.linalg.norm(witness - ball.center[0].numpy(), ord=norm)
-    best = np.linalg.norm(ball.project(torch.tensor(candidate)[None, None])[0, 0].numpy() - ball.center[0].numpy(), norm)
+    best = np.linalg.norm(
+        ball.project(torch.tensor(candidate)[None, None])[0, 0].numpy() - ball.center[0].numpy(), norm
+    )
     assert reached >= best * (1 - 1e-3) - 1e-5
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ _NEAREST = 3  # every third restart aims at the polytope that is nearest at the 
 _LOCAL = 4  # every fourth restart begins near the best point so far
 _NEARBY = 0.5  # of the way to a random point
 _LEAK = 0.05
+_VALUE_COST = 8
 _FINE = 0.05  # every other restart takes steps this much smaller, and so stays in its basin
 
 
@@ -47,7 +49,7 @@ class PgdOptions:
         final_size: last step; in between the size falls geometrically.
         momentum: share of the previous direction that is kept.
         warmup: steps along a random direction of the output that most restarts take first.
-        work: multiply-adds that one forward pass of a batch may cost; the default suits one core.
+        work: multiply-adds that one forward pass of a batch may cost, about; the default suits one or two cores.
         seed: of all random choices.
     """
 
@@ -174,7 +176,7 @@ class _Search:
         dtype, device = placement(graph)
         self.region = stack([prop.region for prop in properties]).to(dtype, device)
         self.objective = Objective.of(properties, dtype, device)
-        self.capacity = max(_FEWEST_RESTARTS, int(options.work / multiply_adds(graph)))
+        self.capacity = max(_FEWEST_RESTARTS, int(options.work / _cost(graph)))
         self.generator = torch.Generator().manual_seed(options.seed)
         self.margin = torch.full((len(properties),), torch.inf, dtype=dtype, device=device)
         self.point = centre(self.region)[0]
@@ -311,6 +313,11 @@ def _sizes(options: PgdOptions) -> list[float]:
     """Step sizes: the first one throughout the warm-up, then falling geometrically."""
     falling = np.geomspace(options.step_size, options.final_size, options.steps).tolist()
     return [options.step_size] * options.warmup + falling
+
+
+def _cost(graph: Graph) -> int:
+    """What one input costs, in multiply-adds; values that have to be kept for the gradient cost as much as several."""
+    return multiply_adds(graph) + _VALUE_COST * sum(prod(shape) for shape in graph.shapes.values())
 
 
 def _leaky(graph: Graph) -> Graph:

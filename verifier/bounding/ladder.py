@@ -141,6 +141,34 @@ def allowance(problem: Problem, bounds: Bounds) -> Tensor:
     return ALLOWANCE_UNITS * torch.finfo(lines.dtype).eps * torch.where(bounds.by_interval, flat, lines)
 
 
+def proved(problem: Problem, bounds: Bounds) -> Tensor:
+    """(B,) whether every polytope of a property is missed by more than the rounding allowance."""
+    margins = problem.rows.margins(bounds.lower)
+    if not bool((margins > 0).all(1).any()):  # the allowance costs a pass
+        return torch.zeros(len(margins), dtype=torch.bool, device=margins.device)
+    return (problem.rows.margins(bounds.lower - allowance(problem, bounds)) > 0).all(1)
+
+
+def certify(problem: Problem, bounds: Bounds, in_float64: Callable[[], Problem]) -> tuple[Problem, Bounds, Tensor]:
+    """What counts of bounds found in working precision.
+
+    A positive bound that does not clear its allowance is evaluated again in float64, from the same dual points.
+
+    Args:
+        in_float64: makes the same problem in float64.
+
+    Returns:
+        Problem and bounds that stand (the given ones, or those in float64), and (B,) which properties they prove.
+    """
+    done = proved(problem, bounds)
+    unsure = (problem.rows.margins(bounds.lower) > 0).all(1) & ~done
+    if problem.rows.objective.C.dtype == torch.float64 or not bool(unsure.any()):
+        return problem, bounds, done
+    exact = in_float64()
+    again = reevaluate(exact, bounds)
+    return exact, again, proved(exact, again)
+
+
 def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     """The bounds that the same dual points give for a problem in another precision (float64, after a float32 search).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from time import monotonic
 from typing import TypeVar
 
@@ -18,13 +18,7 @@ class Worker:
     """
 
     def __init__(self):
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="verify")
-        self._last: Future | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a job that was given up is still running."""
-        return self._last is not None and not self._last.done()
+        self._pool = ThreadPoolExecutor(1)
 
     def call(self, job: Callable[[], Result], deadline: float | None) -> Result:
         """The job's result or exception.
@@ -36,7 +30,7 @@ class Worker:
         Raises:
             TimeoutError: the deadline passed first.
         """
-        self._last = future = self._pool.submit(job)
+        future = self._pool.submit(job)
         wait([future], None if deadline is None else max(0.0, deadline - monotonic()))
         if not future.done():
             raise TimeoutError

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from verifier.cli.deadline import Worker
 from verifier.cli.request import Inputs, Request
 from verifier.cli.results import QueryResult
-from verifier.cli.session import Session
 from verifier.verdict import Reason, Stage, Undecided, Verdict
 
 if TYPE_CHECKING:
@@ -97,16 +96,22 @@ class Observer(Protocol):
     def finish(self, result: QueryResult) -> None: ...
 
 
-def decide(request: Request, settings: Settings, session: Session, observer: Observer) -> list[QueryResult]:
+def decide(request: Request, settings: Settings, started: float, observer: Observer) -> list[QueryResult]:
     """The result of every query, in order.
 
     The clock of the first query has run since the process began, so that reading files counts; that of each further
     one runs from the answer before. So n queries take n time limits at most.
 
+    Args:
+        request: the queries.
+        settings: how to verify.
+        started: `time.monotonic` when the process began.
+        observer: told of every query before and after.
+
     Raises:
         InputError: the input cannot be used.
     """
-    worker, results, started = Worker(), [], session.started
+    worker, results = Worker(), []
 
     @cache
     def loaded() -> Loaded:
@@ -114,15 +119,12 @@ def decide(request: Request, settings: Settings, session: Session, observer: Obs
 
         return load(request, settings.threads)
 
-    try:
-        for number in range(request.count):
-            attempt = Attempt(request, number, started)
-            observer.begin(attempt)
-            results.append(_answer(worker, loaded, attempt, settings))
-            observer.finish(results[-1])
-            started = monotonic()
-    finally:
-        session.worker_left_behind = worker.busy
+    for number in range(request.count):
+        attempt = Attempt(request, number, started)
+        observer.begin(attempt)
+        results.append(_answer(worker, loaded, attempt, settings))
+        observer.finish(results[-1])
+        started = monotonic()
     return results
 
 

@@ -130,7 +130,8 @@ def _print(found: Description) -> None:
             print(*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[3], sep="  ")
     (source, taken), (result, given) = found.input, found.output
     print(f"input {source} {_shape(taken)}, output {result} {_shape(given)}")
-    print(f"{found.parameters:,} parameters, opset {found.opset}, {len(rows)} nodes, {found.unsupported} unsupported")
+    nodes = f"{len(rows)} node" + ("" if len(rows) == 1 else "s")
+    print(f"{found.parameters:,} parameters, opset {found.opset}, {nodes}, {found.unsupported} unsupported")
 
 
 def _shape(sizes: list[int | str] | tuple[int, ...] | None) -> str:

@@ -75,14 +75,20 @@ def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:
     from verifier.specs.robustness import parse_epsilon, robustness
 
     radius = parse_epsilon(inputs.epsilon)
-    clip = (0.0, 1.0) if inputs.clip else None
+    clip, classes = (0.0, 1.0) if inputs.clip else None, prod(graph.output_shape)
 
     def query(number: int) -> LoadedQuery:
         index = indices[number]
         x, label = _arranged(data.x[index], graph.input_shape), int(data.y[index])
+        where = f"--dataset {inputs.dataset}, input {index}"
+        if not 0 <= label < classes:
+            raise InputError(where, f"its label is {label}, the network has {classes} classes", "check the labels")
         if inputs.targets == label:
             raise InputError(f"--targets {label}", f"is the class of input {index} itself", "leave it out of --index")
-        spec = robustness(x, label, radius, inputs.norm, clip, inputs.targets, inputs.mean, inputs.std)
+        try:
+            spec = robustness(x, label, radius, inputs.norm, clip, inputs.targets, inputs.mean, inputs.std)
+        except InputError as error:
+            raise InputError(where if error.where == "input" else error.where, error.what, error.mend) from error
         return LoadedQuery(spec, label=label, epsilon=radius)
 
     return query

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from verifier.errors import InputError
 from verifier.process import tune
@@ -24,11 +25,11 @@ INTERRUPTED = 130
 OUTPUT_CLOSED = 141
 
 
-def main() -> int:
-    """Entry point of the console script: the exit status (see `run`).
+def main() -> NoReturn:
+    """Entry point of the console script: runs the command line and ends the process with its status (see `run`).
 
-    Where a query was given up at its time limit, its thread cannot be stopped, so the process leaves at once instead
-    of returning.
+    The process leaves without the interpreter's farewell: a query that was given up at its time limit may still be
+    running in its thread, and even without one torch takes up to a second to be taken down.
     """
     started = monotonic()
     tune()
@@ -36,17 +37,13 @@ def main() -> int:
         warnings.simplefilter("ignore")  # those of libraries are for developers: -W default shows them
     from verifier.cli.session import Session
 
-    session = Session(started)
-    status = run(sys.argv[1:], session)
-    if session.worker_left_behind:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
+    status = run(sys.argv[1:], Session(started))
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def run(arguments: Sequence[str], session: Session) -> int:
-    """Run one command line in this process.
+    """Run one command line in this process; what it prints is flushed.
 
     Returns:
         0, 1 or 3 as the command says; 2 for bad usage or input, with one line on stderr; 70 for a bug of ours; 130
@@ -58,22 +55,22 @@ def run(arguments: Sequence[str], session: Session) -> int:
     from verifier.cli.app import app
 
     try:
-        return get_command(app).main(list(arguments), prog_name="verifier", standalone_mode=False, obj=session) or 0
+        status = get_command(app).main(list(arguments), prog_name="verifier", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+        return status or 0
     except InputError as error:
         return _say(str(error), BAD_INPUT)
     except TyperException as error:
         return _say(_usage(error), BAD_INPUT)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except SystemExit:  # typer's answer to a closed pipe, which would read as "falsified"
+    except (BrokenPipeError, SystemExit):  # typer turns the first into the second, whose 1 would read as "falsified"
         return OUTPUT_CLOSED
     except Exception as error:
         if session.debug:
-            raise
-        what = f"{type(error).__name__}: {error}"
-        return _say(
-            f"internal error: {what}; this is a bug: report it with the output of the same command with --debug", BUG
-        )
+            traceback.print_exc()
+        mend = "this is a bug, please report it with what the same command prints with --debug"
+        return _say(f"internal error: {type(error).__name__}: {error}; {mend}", BUG)
 
 
 def _say(message: str, status: int) -> int:

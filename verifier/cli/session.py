@@ -12,9 +12,7 @@ class Session:
     Args:
         started: `time.monotonic` when the process began; the clock of the first query runs from here.
         debug: show tracebacks of bugs.
-        worker_left_behind: a query was given up while its thread still works.
     """
 
     started: float
     debug: bool = False
-    worker_left_behind: bool = False

@@ -58,6 +58,7 @@ def verify(
 
     The specification is a VNN-LIB file, or robustness around inputs of a data set.
     """
+    started = context.obj.started
     flags = {"--index": index, "--epsilon": epsilon, "--norm": norm, "--targets": targets, "--mean": mean, "--std": std}
     flags |= {"--no-clip": no_clip or None, "--data-dir": data_dir}
     request = Request(network, choose(spec, dataset, flags))
@@ -65,9 +66,9 @@ def verify(
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
     with Display(not quiet and json != STDOUT, not quiet, request.count) as display:
-        results = decide(request, Settings(method, timeout, device, seed, threads), context.obj, display)
+        results = decide(request, Settings(method, timeout, device, seed, threads), started, display)
         notes = _write(witness, json, results) + next_steps(results, method)
-        display.close(results, monotonic() - context.obj.started, notes)
+        display.close(results, monotonic() - started, notes)
     return exit_status(results)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ class Builder:
         reserved: names of all tensors in the file, which no derived name may take.
     """
 
-    def __init__(self, reserved: Collection[str] = ()):
+    def __init__(self, reserved: Iterable[str] = ()):
         self.nodes: list[Node] = []
         self.shapes: dict[str, Shape] = {}
         self._taken = set(reserved)

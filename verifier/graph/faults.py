@@ -26,12 +26,12 @@ class Invalid(Exception):
         super().__init__(what)
 
 
-def require_size(shape: Sequence[int], what: str = "a tensor") -> None:
-    """Refuse a shape of more than `MAX_ELEMENTS` entries; to be called before anything of that shape is made."""
+def require_size(shape: Sequence[int], what: str = "a tensor", limit: int = MAX_ELEMENTS) -> None:
+    """Refuse a shape of more than `limit` entries; to be called before anything of that shape is made."""
     if any(size < 0 for size in shape):
         raise Invalid(f"{what} has the negative size {min(shape)}")
-    if prod(shape) > MAX_ELEMENTS:
+    if prod(shape) > limit:
         raise Invalid(
-            f"{what} of shape {list(shape)} would have {prod(shape):,} entries, more than the {MAX_ELEMENTS:,} allowed",
+            f"{what} of shape {list(shape)} would have {prod(shape):,} entries, more than the {limit:,} allowed",
             "give a smaller network",
         )

@@ -14,8 +14,9 @@ def ordered(graph: onnx.GraphProto, output: str) -> list[onnx.NodeProto]:
     """The nodes that the output needs, each after those it reads, otherwise in the order of the file.
 
     Raises:
-        Invalid: a tensor has two producers or none, or nodes read each other in a circle.
+        Invalid: a tensor has two producers or none, or nodes read each other in a circle; or a name is not text.
     """
+    _require_text(graph)
     given = {value.name for value in (*graph.input, *graph.initializer)}
     producers = _producers(graph, given)
     needed = _needed(graph, output, producers, given)
@@ -39,6 +40,13 @@ def ordered(graph: onnx.GraphProto, output: str) -> list[onnx.NodeProto]:
     if len(order) < len(needed):
         raise Invalid("some of its nodes read each other in a circle")
     return order
+
+
+def _require_text(graph: onnx.GraphProto) -> None:
+    """protobuf returns bytes for a string that is not UTF-8, which nothing after this expects."""
+    for node in graph.node:
+        if not all(isinstance(text, str) for text in (node.name, node.op_type, node.domain, *node.input, *node.output)):
+            raise Invalid("one of its names is not text", "copy or export it again")
 
 
 def _producers(graph: onnx.GraphProto, given: set[str]) -> dict[str, int]:

@@ -83,8 +83,8 @@ def _list(rows: list[CoverageRow]) -> str:
     """Nodes grouped by operator and reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        groups.setdefault((row.op, row.note), []).append(f"'{row.name}'")
-    return ", ".join(f"{op} {' '.join(names)} ({note})" for (op, note), names in groups.items())
+        groups.setdefault((row.op, row.note), []).append(_one_line(f"'{row.name}'"))
+    return ", ".join(f"{_one_line(op)} {' '.join(names)} ({_one_line(note)})" for (op, note), names in groups.items())
 
 
 class _Reading:
@@ -115,14 +115,14 @@ class _Reading:
                 self.values[self.output] = self._initializer(self.output)
         rows = []
         for node in self.nodes:
-            where = f"{self.path}: {node.op_type} '{_name(node)}'"
+            where = f"{self.path}: " + _one_line(f"{node.op_type} '{_name(node)}'")
             with _naming(where):
                 rows.append(self._read(node, used, final))
         return rows
 
     def _source(self, value: onnx.ValueInfoProto) -> Activation:
         kind = value.type.tensor_type
-        where = f"{self.path}: input '{value.name}'"
+        where = f"{self.path}: " + _one_line(f"input '{value.name}'")
         if not value.type.HasField("tensor_type") or kind.elem_type not in _INPUT_TYPES:
             raise InputError(where, "its values are neither float32 nor float64", "export the network in float32")
         if not kind.HasField("shape"):
@@ -183,6 +183,8 @@ class _Reading:
         self.build.start(call)
         results = IMPORTERS[node.op_type](call, self.build)
         results = results if isinstance(results, tuple) else (results,)
+        if any(outputs[len(results) :]):
+            raise Invalid(f"it has {len(outputs)} outputs, and its operator gives {len(results)}")
         named = {name: value for name, value in zip(outputs, results, strict=False) if name}
         self.values.update(self.build.finish(named))
         return "" if any(isinstance(self.values[name], Activation) for name in named) else "constant"
@@ -211,11 +213,17 @@ def _naming(where: str) -> Iterator[None]:
     try:
         yield
     except Invalid as error:
-        raise InputError(where, error.what, error.mend) from error
+        raise InputError(where, _one_line(error.what), error.mend) from error
     except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(where, f"malformed ({error})", "export the network again") from error
+        raise InputError(where, f"malformed ({_one_line(str(error))})", "export the network again") from error
+
+
+def _one_line(text: str) -> str:
+    """Names and messages from a file or a library on one line, and no longer than one."""
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:300] + " ..."
 
 
 def _name(node: onnx.NodeProto) -> str:

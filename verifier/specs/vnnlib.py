@@ -11,7 +11,7 @@ from verifier.errors import InputError
 from verifier.specs.property import Query
 from verifier.specs.vnnlib1 import parse_vnnlib1
 
-_LARGEST = 1 << 30  # bytes, unpacked
+_LARGEST = 1 << 28  # bytes, unpacked; four times the largest published query
 _VERSION_2 = re.compile(r"^[^;\n]*\(\s*(vnnlib-version\b|declare-network\b)", re.MULTILINE)
 
 

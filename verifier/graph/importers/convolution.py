@@ -95,11 +95,8 @@ def _crops(
     totals = tuple(size - want for size, want in zip(full, wanted[-rank:], strict=True))
     if min(totals) < 0:
         raise Unsupported(f"an output of {list(wanted)} is larger than its kernel reaches, {list(full)}")
-    if any(total % 2 for total in totals):
-        raise Unsupported(
-            "it leaves open which side loses the odd row of padding; state pads instead of output_shape or auto_pad"
-        )
-    return tuple(total // 2 for total in totals), tuple(total // 2 for total in totals)
+    small, large = tuple(total // 2 for total in totals), tuple(total - total // 2 for total in totals)
+    return (small, large) if mode == "SAME_UPPER" else (large, small)
 
 
 IMPORTERS: Mapping[str, Importer] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

@@ -37,7 +37,6 @@ def _taps(window: Window) -> list[np.ndarray]:
 
     Padding counts as minus infinity, so an index into it is replaced by another entry of the same window.
     """
-    require_size((window.kernel, window.count), "a pool's index table")
     starts = np.arange(window.count) * window.stride - window.before
     indices = starts + np.arange(window.kernel)[:, None] * window.dilation
     valid = (indices >= 0) & (indices < window.size)
@@ -46,7 +45,8 @@ def _taps(window: Window) -> list[np.ndarray]:
     first = np.take_along_axis(indices, valid.argmax(axis=0)[None], axis=0)
     last = np.take_along_axis(indices, window.kernel - 1 - valid[::-1].argmax(axis=0)[None], axis=0)
     clamped = np.clip(indices, first, last)
-    return [row for i, row in enumerate(clamped) if not any((row == earlier).all() for earlier in clamped[:i])]
+    # rows rise from one to the next, so equal ones are neighbours
+    return [row for i, row in enumerate(clamped) if i == 0 or (row != clamped[i - 1]).any()]
 
 
 def _tournament(players: Sequence[Activation], build: Builder) -> Activation:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verifier.graph.calls import Activation, Call
-from verifier.graph.faults import Invalid, Unsupported
+from verifier.graph.faults import Invalid, Unsupported, require_size
+
+#: the most entries of all windows along one axis together, which pools list one by one
+_MAX_TABLE = 2**24
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,13 @@ def windows(call: Call, x: Activation, kernel: Sequence[int]) -> tuple[Window, .
     strides, dilations = setting(call, "strides", 1, rank), setting(call, "dilations", 1, rank)
     pads = setting(call, "pads", 0, 2 * rank)
     mode, ceil = call.text("auto_pad", "NOTSET"), bool(call.attributes.get("ceil_mode", 0))
+    if mode.startswith("SAME") and max(dilations) > 1:
+        raise Unsupported("runtimes differ on auto_pad with dilations, state pads instead")
     axes = zip(x.shape[2:], kernel, strides, dilations, pads[:rank], pads[rank:], strict=True)
-    return tuple(_window(mode, ceil, *axis) for axis in axes)
+    result = tuple(_window(mode, ceil, *axis) for axis in axes)
+    for window in result:
+        require_size((window.count, window.kernel), "the table of its windows", limit=_MAX_TABLE)
+    return result
 
 
 def _window(
