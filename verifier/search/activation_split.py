@@ -25,11 +25,14 @@ class ActivationSplit:
         problem: any regions; graph placed.
         exact: the same in float64, in which every closed subproblem is checked.
         root: bounds whose boxes and dual point the search starts from.
+        wanted: (B,) properties that are to be decided.
         replay: judges points that look like counterexamples.
     """
 
-    def __init__(self, problem: Problem, exact: Problem, root: Bounds, options: SearchOptions, replay: Replay):
-        self.ledger = Ledger.of(problem, options, replay)
+    def __init__(
+        self, problem: Problem, exact: Problem, root: Bounds, wanted: Tensor, options: SearchOptions, replay: Replay
+    ):
+        self.ledger = Ledger.of(problem, wanted, options, replay)
         self.options = options
         dtype, device = problem.rows.objective.C.dtype, problem.rows.objective.C.device
         boxes = root.relaxation.boxes
@@ -40,12 +43,12 @@ class ActivationSplit:
         self.exact = self.frame.in_precision(exact)
         widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
         self.size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
-        self.ledger.push(self.frame.roots(root.dual))
+        roots = self.frame.roots(root.dual)
+        self.ledger.push(select(roots, wanted[roots["owner"]].nonzero()[:, 0]))
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over."""
-        while not self.ledger.finished and not self.ledger.late(until):
-            self._step(until)
+        self.ledger.run(lambda: self._step(until), until)
 
     def _step(self, until: float | None) -> None:
         parents = self.ledger.store.pop(self.size)

@@ -28,26 +28,28 @@ class InputSplit:
 
     Args:
         problem: regions are boxes; graph placed.
+        wanted: (B,) properties that are to be decided.
         replay: judges points that look like counterexamples.
     """
 
-    def __init__(self, problem: Problem, options: SearchOptions, replay: Replay):
+    def __init__(self, problem: Problem, wanted: Tensor, options: SearchOptions, replay: Replay):
         self.graph, self.sources = problem.graph, sources(problem.graph)
-        self.ledger = Ledger.of(problem, options, replay)
+        self.ledger = Ledger.of(problem, wanted, options, replay)
         self.targets, self.options = self.ledger.targets, options
         box = problem.region.enclosing_box()
         self.shape = box.lower.shape[1:]
         self.size = self._batch_size()
         sizes = sum(torch.Size(self.graph.shapes[name]).numel() for name in self.sources)
-        like, count = box.lower, box.batch
+        owner = wanted.nonzero()[:, 0].to(box.lower.device)
+        like, count = box.lower, len(owner)
         self.ledger.push(
             {
-                "lower": flat(box.lower),
-                "upper": flat(box.upper),
+                "lower": flat(box.lower)[owner],
+                "upper": flat(box.upper)[owner],
                 "bound": like.new_full((count,), -torch.inf),
                 "depth": torch.zeros(count, dtype=torch.int32, device=like.device),
-                "owner": torch.arange(count, device=like.device),
-                "open": self.targets.present.clone(),
+                "owner": owner,
+                "open": self.targets.present[owner],
                 "known_lower": like.new_full((count, sizes), -torch.inf),
                 "known_upper": like.new_full((count, sizes), torch.inf),
             }
@@ -62,8 +64,7 @@ class InputSplit:
     @torch.no_grad()
     def run(self, until: float | None) -> None:
         """Bound batches of boxes until all are closed, a counterexample is confirmed, or the time is over."""
-        while not self.ledger.finished and not self.ledger.late(until):
-            self._step()
+        self.ledger.run(self._step, until)
 
     def _step(self) -> None:
         batch = self.ledger.store.pop(self.size)

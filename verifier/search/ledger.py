@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -21,7 +22,7 @@ class Ledger:
 
     Args:
         least: (B,) least margin of any closed subproblem of each property.
-        failed: (B,) properties with a subproblem that can neither be closed nor split.
+        failed: (B,) properties that were not wanted, or have a subproblem that can neither be closed nor split.
     """
 
     problem: Problem
@@ -35,10 +36,9 @@ class Ledger:
     falsified: bool = False
 
     @classmethod
-    def of(cls, problem: Problem, options: SearchOptions, replay: Replay) -> Ledger:
+    def of(cls, problem: Problem, wanted: Tensor, options: SearchOptions, replay: Replay) -> Ledger:
         like = problem.rows.objective.C
-        count = like.shape[0]
-        failed = torch.zeros(count, dtype=torch.bool, device=like.device)
+        count, failed = like.shape[0], ~wanted.to(like.device)
         targets, store = Targets.of(problem.rows), Store(options.memory)
         return cls(problem, options, replay, targets, store, like.new_full((count,), torch.inf), failed)
 
@@ -46,8 +46,9 @@ class Ledger:
     def finished(self) -> bool:
         return self.falsified or len(self.store) == 0
 
-    def late(self, until: float | None) -> bool:
-        return until is not None and monotonic() >= until
+    def remaining(self) -> float:
+        """What is left to do: every split halves the weight of a subproblem."""
+        return float((0.5 ** self.store.numbers()["depth"].double()).sum())
 
     def close(self, margins: Tensor, owner: Tensor) -> None:
         """Record margins (N,) of subproblems that were just closed; +inf where there is none."""
@@ -56,6 +57,18 @@ class Ledger:
     def give_up(self, owner: Tensor) -> None:
         """Subproblems of these properties can neither be closed nor split."""
         self.failed[owner] = True
+
+    def run(self, step: Callable[[], None], until: float | None) -> None:
+        """Repeat a step until nothing is open, a counterexample is confirmed, or the time is over.
+
+        A step takes subproblems out; if it is interrupted they are lost, so then nothing counts as proved any more.
+        """
+        try:
+            while not self.finished and not (until is not None and monotonic() >= until):
+                step()
+        except BaseException:
+            self.failed[:] = True
+            raise
 
     def push(self, fields: Fields) -> None:
         self.store.push(fields)
