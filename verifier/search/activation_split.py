@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import ascend
-from verifier.bounding.dual import DualPoint
+from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, reevaluate
-from verifier.operators import evaluate_all
 from verifier.search.boxes import slack
-from verifier.search.branching import at_kinks, choose, halves, scores, split_points
+from verifier.search.branching import at_kinks, choose, halves, scores, splits
 from verifier.search.ledger import Ledger
 from verifier.search.result import Replay, SearchOptions
-from verifier.search.subproblem import Batch, Frame, in_precision, select
+from verifier.search.subproblem import Batch, Frame, View, in_precision, select
 from verifier.specs.box import flat_rows
 from verifier.specs.rounding import narrow
+
+#: relaxations that cost less than this share of the bound tell nothing about where to split
+BLIND = 1e-3
 
 
 class ActivationSplit:
@@ -59,21 +63,41 @@ class ActivationSplit:
     @torch.no_grad()
     def _branch(self, parents: Batch) -> Batch:
         """Both halves of each parent, at the entry that promises most."""
-        view, watch = self.frame.view(parents), {}
+        view = self.frame.view(parents)
+        watch: dict[str, Tensor] = {}
         linear, rows = self.frame.bound(view, watch)
         parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
-        values = self._minimisers(flat_rows(linear.A[self.frame.problem.graph.input]), parents)
-        points = split_points(self.frame, parents)
-        stuck = points.isnan().all(1)
+        values, moved = self._minimisers(linear, parents)
+        at = splits(self.frame, view, watch, parents)
+        stuck = at.points.isnan().all(1)
         self.ledger.give_up(parents["owner"][stuck])
-        kinks = at_kinks(self.frame, points)
-        scored = tuple(scores(self.frame, view, watch, parents, at) for at in (values, kinks))
+        kinks = at_kinks(self.frame, at.points)
+        scored = tuple(scores(self.frame, view, watch, parents, x) for x in (values, kinks))
+        blind = scored[0].masked_fill(at.points.isnan(), 0).amax(1) <= BLIND * parents["bound"].abs()
+        if bool(blind.any()):
+            pushed = self._pushed(view, moved)
+            linear, _ = self.frame.bound(pushed, watch)
+            values, _ = self._minimisers(linear, parents)
+            others = tuple(scores(self.frame, pushed, watch, parents, x) for x in (values, kinks))
+            scored = tuple(torch.where(blind.unsqueeze(1), b, a) for a, b in zip(scored, others, strict=True))
         if bool(stuck.any()):
             keep = (~stuck).nonzero()[:, 0]
-            parents, points, scored = select(parents, keep), points[keep], tuple(s[keep] for s in scored)
-        if len(points) == 0:
+            parents, at, scored = select(parents, keep), at.select(keep), tuple(s[keep] for s in scored)
+        if len(at.points) == 0:
             return parents
-        return halves(parents, choose(self.frame, parents, scored, points, self.options.branches), points)
+        return halves(parents, choose(self.frame, parents, scored, at, self.options.branches), at)
+
+    def _pushed(self, view: View, moved: dict[str, Tensor]) -> View:
+        """Larger multipliers on the splits that the minimiser breaks.
+
+        Where no relaxation costs anything, the subproblem can only be closed by showing that it is empty; then these
+        constraints are the objective.
+        """
+        multipliers = {
+            name: value + (moved[name] & (view.relaxation.splits[name].sign != 0)).unsqueeze(1)
+            for name, value in view.dual.multipliers.items()
+        }
+        return replace(view, dual=DualPoint(view.dual.weights, multipliers))
 
     def _bound(self, batch: Batch, until: float | None) -> Batch:
         """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""
@@ -119,12 +143,11 @@ class ActivationSplit:
         allowed = slack(self.exact.problem.graph, view.relaxation, view.objective, view.dual)
         return (rows - allowed > 0).any(1)
 
-    def _minimisers(self, A: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Values of all nodes at the points that minimise the linear bounds (for boxes, corners), which are replayed."""
+    def _minimisers(self, linear: LinearBound, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Replay the points that minimise the linear bounds (for boxes, corners); what `Frame.evaluate_within` gives."""
         region = self.frame.problem.region.enclosing_box()
         lower, upper = (end.flatten(1) for end in (region.lower, region.upper))
-        owner = batch["owner"]
+        owner, A = batch["owner"], flat_rows(linear.A[self.frame.problem.graph.input])
         points = torch.where(A.sum(1) > 0, lower[owner], upper[owner]).reshape(-1, *region.lower.shape[1:])
-        values = evaluate_all(self.frame.problem.graph, points)
-        self.ledger.try_points(points, owner, values[self.frame.problem.graph.output])
-        return values
+        self.ledger.try_points(points, owner)
+        return self.frame.evaluate_within(batch, points)

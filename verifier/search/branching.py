@@ -6,6 +6,7 @@ Scores as BaBSR (Bunel et al. 2020, arXiv 1909.06588); filtered smart branching 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -70,38 +71,77 @@ def at_kinks(frame: Frame, points: Tensor) -> dict[str, Tensor]:
     return {p.source: frame.spread_piece(points[:, p.columns].nan_to_num(), p) for p in frame.pieces}
 
 
-def halves(batch: Batch, column: Tensor, points: Tensor) -> Batch:
+@dataclass(frozen=True)
+class Splits:
+    """What splitting any open entry would mean: all (N, K) or (N, S, K).
+
+    Args:
+        points: where to split; NaN where it cannot be.
+        below, above: multipliers with which the lower and the upper half begin.
+    """
+
+    points: Tensor
+    below: Tensor
+    above: Tensor
+
+    def select(self, index: Tensor) -> Splits:
+        return Splits(self.points[index], self.below[index], self.above[index])
+
+
+def splits(frame: Frame, view: View, watch: dict[str, Tensor], batch: Batch) -> Splits:
+    """Split points, and multipliers that keep the parent's bound.
+
+    Where a ReLU's coefficient A is positive, the parent uses ``A * slope * x``. A half knows the exact slope; with the
+    multiplier ``A * (difference of the slopes)`` of its constraint it has the parent's coefficient back, at no cost.
+    """
+    below, above = [], []
+    for piece in frame.pieces:
+        node = piece.activations[0]
+        A = watch[node.name].flatten(2)[:, :, piece.index].clamp(min=0)
+        if node.op == "relu":
+            line = view.relaxation.envelopes[node.name].lower.line(view.dual.weights[node.name][0])[0]
+            slope = line.flatten(2)[:, :, piece.index]
+            leak = node.constants["slope"].expand(frame.problem.graph.shapes[node.name]).reshape(-1)[piece.index]
+            below.append(A * (slope - leak).clamp(min=0))
+            above.append(A * (1 - slope).clamp(min=0))
+        else:
+            below.append(torch.zeros_like(A))
+            above.append(torch.zeros_like(A))
+    return Splits(split_points(frame, batch), torch.cat(below, 2), torch.cat(above, 2))
+
+
+def halves(batch: Batch, column: Tensor, at: Splits) -> Batch:
     """Both sides of each subproblem split at one column (N,): the 2N children, lower sides first."""
-    count = len(column)
+    count, place = len(column), column.unsqueeze(1)
     children = {name: value.repeat(2, *(1,) * (value.dim() - 1)) for name, value in batch.items()}
-    place = column.unsqueeze(1)
-    at = points.gather(1, place)
-    children["high"][:count].scatter_(1, place, at)
-    children["low"][count:].scatter_(1, place, at)
+    point = at.points.gather(1, place)
+    children["high"][:count].scatter_(1, place, point)
+    children["low"][count:].scatter_(1, place, point)
     both = place.repeat(2, 1)
     sign = torch.ones_like(children["sign"][:, :1])
     sign[:count] = -1
     children["sign"].scatter_(1, both, sign)
-    children["point"].scatter_(1, both, at.repeat(2, 1))
-    multiplier = children["multiplier"]
-    multiplier.scatter_(2, both.unsqueeze(1).expand(-1, multiplier.shape[1], 1), 0.0)
+    children["point"].scatter_(1, both, point.repeat(2, 1))
+    rows = place.unsqueeze(1).expand(-1, batch["multiplier"].shape[1], 1)
+    begin = torch.cat([at.below.gather(2, rows), at.above.gather(2, rows)])
+    children["multiplier"].scatter_(2, rows.repeat(2, 1, 1), begin)
     children["depth"] = children["depth"] + 1
     return children
 
 
-def choose(frame: Frame, batch: Batch, scored: tuple[Tensor, ...], points: Tensor, candidates: int) -> Tensor:
+def choose(frame: Frame, batch: Batch, scored: tuple[Tensor, ...], at: Splits, candidates: int) -> Tensor:
     """The column (N,) among the best few by each score whose two children have the best bounds without any ascent.
 
     Args:
         scored: scores (N, K); the first one decides between candidates that gain nothing at once.
     """
-    closed = points.isnan()
+    closed = at.points.isnan()
     ranked = [s.masked_fill(closed, -torch.inf) for s in scored]
-    share = min(candidates // len(ranked), points.shape[1])
+    share = min(candidates // len(ranked), closed.shape[1])
     columns = torch.cat([s.topk(share, dim=1).indices for s in ranked], 1)
     gains = []
     for column in columns.unbind(1):
-        _, rows = frame.bound(frame.view(halves(batch, column, points)))
+        _, rows = frame.bound(frame.view(halves(batch, column, at)))
         low, high = (rows.amax(1) - batch["bound"].repeat(2)).chunk(2)
         enough = -batch["bound"]  # more than closing a child gains nothing
         low, high = (torch.minimum(gain, enough).clamp(min=0) for gain in (low, high))

@@ -82,10 +82,9 @@ class Ledger:
         margins[self.failed] = -torch.inf
         return SearchResult(margins, proved, self.falsified, self.subproblems)
 
-    def try_points(self, points: Tensor, owner: Tensor, outputs: Tensor | None = None) -> None:
+    def try_points(self, points: Tensor, owner: Tensor) -> None:
         """Replay the most promising of points (N, *X) that belong to properties `owner` (N,)."""
-        outputs = evaluate(self.problem.graph, points) if outputs is None else outputs
-        margins = self.targets.values(outputs, owner).amin(1)
+        margins = self.targets.values(evaluate(self.problem.graph, points), owner).amin(1)
         least = margins.topk(min(self.options.candidates, len(margins)), largest=False)
         for margin, i in zip(least.values.tolist(), least.indices.tolist(), strict=True):
             if margin <= 0 and self.replay(int(owner[i]), points[i]):

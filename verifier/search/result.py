@@ -34,11 +34,11 @@ class SearchOptions:
     batch_bytes: int = 256 << 10
     intermediate: IntermediateOptions = field(default_factory=IntermediateOptions)
     input_dimensions: int = 20
-    branches: int = 4
+    branches: int = 6
     refresh: bool = False
     stages: tuple[AscentOptions, ...] = (
-        AscentOptions(iterations=5, step=0.1, decay=0.9, multiplier_step=0.05),
-        AscentOptions(iterations=15, step=0.1, decay=0.9, multiplier_step=0.05),
+        AscentOptions(iterations=5, step=0.05, decay=0.95, multiplier_step=0.05),
+        AscentOptions(iterations=15, step=0.05, decay=0.95, multiplier_step=0.05),
     )
     subproblem_bytes: int = 1 << 20
     candidates: int = 2

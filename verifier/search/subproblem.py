@@ -234,6 +234,23 @@ class Frame:
             if piece.source in dual.multipliers:
                 batch["multiplier"][:, :, piece.columns] = dual.multipliers[piece.source].flatten(2)[:, :, piece.index]
 
+    def evaluate_within(self, batch: Batch, points: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Values of all nodes (N, *X) where every pre-activation is moved into its subproblem's interval on the way.
+
+        Returns:
+            The values, and for each pre-activation where it had to be moved, bool (N, *X).
+        """
+        boxes = {piece.source: self._box(piece, batch) for piece in self.pieces}
+        values, moved = {self.problem.graph.input: points}, {}
+        for node in self.problem.graph.nodes[1:]:
+            inputs = [values[name] for name in node.inputs] or [points]
+            value = OPERATORS[node.op].forward(node, *inputs)
+            if node.name in boxes:
+                inside = torch.minimum(torch.maximum(value, boxes[node.name].lower), boxes[node.name].upper)
+                value, moved[node.name] = inside, inside != value
+            values[node.name] = value
+        return values, moved
+
     def bound(self, view: View, watch: dict[str, Tensor] | None = None) -> tuple[LinearBound, Tensor]:
         """Linear bounds at the view's own dual point, and their values (N, S)."""
         relaxation = view.relaxation
