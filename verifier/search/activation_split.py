@@ -11,7 +11,7 @@ from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, reevaluate
 from verifier.search.boxes import slack
-from verifier.search.branching import at_kinks, choose, halves, scores, splits
+from verifier.search.branching import at_kinks, choose, halves, scores, split_points, splits
 from verifier.search.ledger import Ledger
 from verifier.search.result import Replay, SearchOptions
 from verifier.search.subproblem import Batch, Frame, View, in_precision, select
@@ -63,14 +63,15 @@ class ActivationSplit:
     @torch.no_grad()
     def _branch(self, parents: Batch) -> Batch:
         """Both halves of each parent, at the entry that promises most."""
+        parents = self._without_stuck(parents)
+        if len(parents["bound"]) == 0:
+            return parents
         view = self.frame.view(parents)
         watch: dict[str, Tensor] = {}
         linear, rows = self.frame.bound(view, watch)
         parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
         values, moved = self._minimisers(linear, parents)
         at = splits(self.frame, view, watch, parents)
-        stuck = at.points.isnan().all(1)
-        self.ledger.give_up(parents["owner"][stuck])
         kinks = at_kinks(self.frame, at.points)
         scored = tuple(scores(self.frame, view, watch, parents, x) for x in (values, kinks))
         blind = scored[0].masked_fill(at.points.isnan(), 0).amax(1) <= BLIND * parents["bound"].abs()
@@ -80,12 +81,17 @@ class ActivationSplit:
             values, _ = self._minimisers(linear, parents)
             others = tuple(scores(self.frame, pushed, watch, parents, x) for x in (values, kinks))
             scored = tuple(torch.where(blind.unsqueeze(1), b, a) for a, b in zip(scored, others, strict=True))
-        if bool(stuck.any()):
-            keep = (~stuck).nonzero()[:, 0]
-            parents, at, scored = select(parents, keep), at.select(keep), tuple(s[keep] for s in scored)
-        if len(at.points) == 0:
-            return parents
         return halves(parents, choose(self.frame, parents, scored, at, self.options.branches), at)
+
+    def _without_stuck(self, parents: Batch) -> Batch:
+        """The parents that can be split; of the others only their minimisers are of use."""
+        stuck = split_points(self.frame, parents).isnan().all(1)
+        if not bool(stuck.any()):
+            return parents
+        ended = select(parents, stuck.nonzero()[:, 0])
+        self._minimisers(self.frame.bound(self.frame.view(ended))[0], ended)
+        self.ledger.give_up(ended["owner"])
+        return select(parents, (~stuck).nonzero()[:, 0])
 
     def _pushed(self, view: View, moved: dict[str, Tensor]) -> View:
         """Larger multipliers on the splits that the minimiser breaks.

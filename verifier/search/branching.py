@@ -14,7 +14,7 @@ from torch import Tensor
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Line
 from verifier.search.subproblem import Batch, Frame, Piece, View
-from verifier.specs.box import flat
+from verifier.specs.box import flat, flat_rows
 
 
 #: what a gain of only one child counts against a gain of both
@@ -56,7 +56,7 @@ def scores(frame: Frame, view: View, watch: dict[str, Tensor], batch: Batch, val
 
 def _cost(frame: Frame, view: View, piece: Piece, watch: dict[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
     node = piece.activations[0]
-    A = watch[node.name].flatten(2)[:, :, piece.index]
+    A = flat_rows(watch[node.name])[:, :, piece.index]
     envelope, weights = view.relaxation.envelopes[node.name], view.dual.weights[node.name]
     lower, upper = envelope.lower.line(weights[0]), envelope.upper.line(weights[1])
     dense = values[piece.source]
@@ -97,10 +97,10 @@ def splits(frame: Frame, view: View, watch: dict[str, Tensor], batch: Batch) -> 
     below, above = [], []
     for piece in frame.pieces:
         node = piece.activations[0]
-        A = watch[node.name].flatten(2)[:, :, piece.index].clamp(min=0)
+        A = flat_rows(watch[node.name])[:, :, piece.index].clamp(min=0)
         if node.op == "relu":
             line = view.relaxation.envelopes[node.name].lower.line(view.dual.weights[node.name][0])[0]
-            slope = line.flatten(2)[:, :, piece.index]
+            slope = flat_rows(line)[:, :, piece.index]
             leak = node.constants["slope"].expand(frame.problem.graph.shapes[node.name]).reshape(-1)[piece.index]
             below.append(A * (slope - leak).clamp(min=0))
             above.append(A * (1 - slope).clamp(min=0))
@@ -152,5 +152,5 @@ def choose(frame: Frame, batch: Batch, scored: tuple[Tensor, ...], at: Splits, c
 
 def _height(line: Line, index: Tensor, x: Tensor) -> Tensor:
     """A line's value at open entries x (N, k): (N, S, k)."""
-    slope = line[0].flatten(2)[:, :, index] * x.unsqueeze(1)
-    return slope if line[1] is None else slope + line[1].flatten(2)[:, :, index]
+    slope = flat_rows(line[0])[:, :, index] * x.unsqueeze(1)
+    return slope if line[1] is None else slope + flat_rows(line[1])[:, :, index]

@@ -64,12 +64,12 @@ class InputSplit:
     @torch.no_grad()
     def run(self, until: float | None) -> None:
         """Bound batches of boxes until all are closed, a counterexample is confirmed, or the time is over."""
-        self.ledger.run(self._step, until)
+        self.ledger.run(lambda: self._step(until), until)
 
-    def _step(self) -> None:
+    def _step(self, until: float | None) -> None:
         batch = self.ledger.store.pop(self.size)
         region = Box(*(batch[end].reshape(-1, *self.shape) for end in ("lower", "upper")))
-        relaxation = self._relax(batch, region)
+        relaxation = self._relax(batch, region, until)
         objective = self.targets.objective(batch["owner"])
         bound = linear_bound(self.graph, relaxation.envelopes, objective)
         self.ledger.subproblems += region.batch
@@ -104,7 +104,7 @@ class InputSplit:
         if not self.ledger.falsified:
             self._split(children, score)
 
-    def _relax(self, batch: dict[str, Tensor], region: Box) -> Relaxation:
+    def _relax(self, batch: dict[str, Tensor], region: Box, until: float | None) -> Relaxation:
         """The network over each box: what the parent knew is the start, unstable neurons are bounded anew."""
         known: dict[str, Box] = {}
         start = 0
@@ -113,7 +113,7 @@ class InputSplit:
             stop = start + torch.Size(shape).numel()
             ends = (batch[key][:, start:stop].reshape(-1, *shape) for key in ("known_lower", "known_upper"))
             known[name], start = Box(*ends), stop
-        tighten = by_dual(self.graph, region, self.options.intermediate)
+        tighten = by_dual(self.graph, region, self.options.intermediate, until)
         return relax_network(self.graph, region, inheriting(known, tighten))
 
     def _gather(self, boxes: Boxes, end: str) -> Tensor:

@@ -21,7 +21,7 @@ from verifier.graph.ir import Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Envelope
 from verifier.search.boxes import sources
-from verifier.specs.box import flat
+from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
 
 #: fields of a subproblem: ends of the open pre-activations, sign and point of their last split (N, K); multipliers and
@@ -148,7 +148,7 @@ class Frame:
             weight = dual.weights.get(node.name, (None, None))[side]
             if weight is None:
                 weight = (torch.zeros_like(self.boxes[piece.source].lower) if default is None else default).unsqueeze(1)
-            flat_weight = weight.flatten(2)[:, :, piece.index]
+            flat_weight = flat_rows(weight)[:, :, piece.index]
             flat_weight = flat_weight.expand(batch, self.problem.rows.owner.shape[1], -1)
             parts.append(flat_weight[torch.arange(batch).reshape(-1, 1, 1), self.rows])
         return torch.cat(parts, 3)
@@ -230,9 +230,9 @@ class Frame:
             for node in piece.activations:
                 for key, weight in zip(("weight_low", "weight_high"), dual.weights.get(node.name, ()), strict=False):
                     if weight is not None:
-                        batch[key][:, :, piece.columns] = weight.flatten(2)[:, :, piece.index]
+                        batch[key][:, :, piece.columns] = flat_rows(weight)[:, :, piece.index]
             if piece.source in dual.multipliers:
-                batch["multiplier"][:, :, piece.columns] = dual.multipliers[piece.source].flatten(2)[:, :, piece.index]
+                batch["multiplier"][:, :, piece.columns] = flat_rows(dual.multipliers[piece.source])[:, :, piece.index]
 
     def evaluate_within(self, batch: Batch, points: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Values of all nodes (N, *X) where every pre-activation is moved into its subproblem's interval on the way.
