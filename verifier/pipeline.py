@@ -179,7 +179,9 @@ class _Run:
             for prop in self.original_query.properties[:1]:
                 check_parity(replayer, prop.region, seed=self.options.seed)
         counterexample, reason = None, Reason.METHOD_INCOMPLETE
-        few_inputs = all(free_dimensions(p.region) <= self.options.search.input_dimensions for p in self.query.properties)
+        few_inputs = all(
+            free_dimensions(p.region) <= self.options.search.input_dimensions for p in self.query.properties
+        )
         for name in self.rungs:
             if self.late():
                 break
@@ -237,7 +239,9 @@ class _Run:
         confirmed: list[Counterexample] = []
         first = not self.searches
         if first:
-            self.searches = [(batch, self._start_search(batch, found, replayer, confirmed)) for batch, found in self.evidence]
+            self.searches = [
+                (batch, self._start_search(batch, found, replayer, confirmed)) for batch, found in self.evidence
+            ]
             self._confirmed = confirmed
         for left, (batch, search) in zip(range(len(self.searches), 0, -1), self.searches, strict=True):
             search.run(self._search_until(left, first))

@@ -62,10 +62,11 @@ def start(
     graph: Graph,
     box: Box,
     unsafe: tuple[Polytope, ...],
-    options: SearchOptions = SearchOptions(),
+    options: SearchOptions | None = None,
     replay: Replay = never,
     dtype: torch.dtype = torch.float64,
 ) -> InputSplit | ActivationSplit | Search:
+    options = options or SearchOptions()
     exact, wanted = problem(graph, box, unsafe), torch.ones(1, dtype=torch.bool)
     if way == "input":
         return InputSplit(exact, wanted, options, replay)

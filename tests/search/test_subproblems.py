@@ -32,7 +32,9 @@ def test_no_multiplier_exceeds_a_sampled_minimum(name: str, seed: int, climb: bo
     splits, multipliers, meets = {}, {}, torch.ones(len(x), dtype=torch.bool)
     for source in sources(one.graph):
         point = values[source][:1]
-        sign = torch.randint(-1, 2, point.shape, generator=generator) * (torch.rand(point.shape, generator=generator) < 0.4)
+        sign = torch.randint(-1, 2, point.shape, generator=generator) * (
+            torch.rand(point.shape, generator=generator) < 0.4
+        )
         splits[source] = Split(sign.double(), point)
         multipliers[source] = torch.rand(1, one.C.shape[1], *point.shape[1:], generator=generator, dtype=torch.float64)
         meets &= (sign * (values[source] - point) >= 0).reshape(len(x), -1).all(1)

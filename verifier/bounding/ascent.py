@@ -13,6 +13,7 @@ from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
 from verifier.graph.ir import Graph
 from verifier.specs.region import Region
 
+
 @dataclass(frozen=True)
 class AscentOptions:
     """How the ascent climbs.

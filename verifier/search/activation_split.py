@@ -150,7 +150,7 @@ class ActivationSplit:
         return (rows - allowed > 0).any(1)
 
     def _minimisers(self, linear: LinearBound, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Replay the points that minimise the linear bounds (for boxes, corners); what `Frame.evaluate_within` gives."""
+        """Replay the points that minimise the linear bounds (for boxes, corners); returns `Frame.evaluate_within`."""
         region = self.frame.problem.region.enclosing_box()
         lower, upper = (end.flatten(1) for end in (region.lower, region.upper))
         owner, A = batch["owner"], flat_rows(linear.A[self.frame.problem.graph.input])

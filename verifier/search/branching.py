@@ -1,6 +1,7 @@
 """Where to split: candidates by what their relaxation costs, judged by the bounds that splitting them gives.
 
-Scores as BaBSR (Bunel et al. 2020, arXiv 1909.06588); filtered smart branching (De Palma et al. 2021, arXiv 2104.06718).
+Scores as BaBSR (Bunel et al. 2020, arXiv 1909.06588); filtered smart branching (De Palma et al. 2021, arXiv
+2104.06718).
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from verifier.relaxations.envelope import Line
 from verifier.search.subproblem import Batch, Frame, Piece, View
 from verifier.specs.box import flat, flat_rows
 
-
 #: what a gain of only one child counts against a gain of both
 ONE_SIDED = 0.1
 
 
 def split_points(frame: Frame, batch: Batch) -> Tensor:
     """Where each open entry would be split, (N, K); NaN where it cannot be."""
-    parts = [_points_of(piece, batch["low"][:, piece.columns], batch["high"][:, piece.columns]) for piece in frame.pieces]
+    parts = [
+        _points_of(piece, batch["low"][:, piece.columns], batch["high"][:, piece.columns]) for piece in frame.pieces
+    ]
     return torch.cat(parts, 1)
 
 

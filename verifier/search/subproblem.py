@@ -26,7 +26,19 @@ from verifier.specs.region import Box, Region
 
 #: fields of a subproblem: ends of the open pre-activations, sign and point of their last split (N, K); multipliers and
 #: weights of the lower and the upper lines (N, S, K); bound, depth, property and polytope (N,)
-FIELDS = ("low", "high", "sign", "point", "multiplier", "weight_low", "weight_high", "bound", "depth", "owner", "target")
+FIELDS = (
+    "low",
+    "high",
+    "sign",
+    "point",
+    "multiplier",
+    "weight_low",
+    "weight_high",
+    "bound",
+    "depth",
+    "owner",
+    "target",
+)
 
 #: ends of an interval that cross by more than this share of the root's largest value leave nothing between them; far
 #: above the rounding errors of float64
@@ -191,7 +203,10 @@ class Frame:
             (N,) which subproblems are empty: a new end crosses an old one by more than rounding can explain, so no
             point of the region meets the splits.
         """
-        graph, empty = self.problem.graph, torch.zeros(len(batch["bound"]), dtype=torch.bool, device=batch["low"].device)
+        graph, empty = (
+            self.problem.graph,
+            torch.zeros(len(batch["bound"]), dtype=torch.bool, device=batch["low"].device),
+        )
         region = self.problem.region
         region = region if region.batch == 1 else region.select(batch["owner"])
         envelopes: dict[str, Envelope] = {}

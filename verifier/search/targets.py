@@ -1,4 +1,4 @@
-"""Rows and polytopes of a batch of properties in the form that a search needs: looked up by number, without Python loops."""
+"""Rows and polytopes of a batch of properties, looked up by number without Python loops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Targets:
         return Objective(self.node, self.C[owner], self.offset[owner])
 
     def margins(self, bounds: Tensor, owner: Tensor) -> Tensor:
-        """Margins of polytopes (N, P), the greatest of their rows' bounds (N, S); +inf for polytopes that are not there."""
+        """Margins of polytopes (N, P), the greatest of their rows' bounds (N, S); +inf for absent polytopes."""
         best = bounds.unsqueeze(1).masked_fill(~self.member[owner], -torch.inf).amax(2)
         return best.masked_fill(~self.present[owner], torch.inf)
 
