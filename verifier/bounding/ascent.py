@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -12,6 +13,10 @@ from torch import Tensor
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
 from verifier.graph.ir import Graph
 from verifier.specs.region import Region
+
+
+#: of Adam, as in its paper
+_MEAN_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,8 @@ def ascend(
     if not free:
         return lower_bound(graph, region, relaxation, objective), DualPoint()
     kept = [w.clone() for w in free]
-    groups = [{"params": weights, "lr": options.step}, {"params": multipliers, "lr": options.multiplier_step}]
-    optimiser = torch.optim.Adam([g for g in groups if g["params"]], fused=True)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, options.decay)
+    climbers = [Adam(w, options.step, 1.0) for w in weights]
+    climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
     best, idle = None, 0
     for iteration in range(options.iterations + 1):
         last = iteration == options.iterations or (deadline is not None and monotonic() > deadline)
@@ -73,15 +77,34 @@ def ascend(
         idle = 0 if gained else idle + 1
         if last or idle >= options.patience or (done is not None and done(best)):
             break
-        optimiser.zero_grad(set_to_none=True)
-        (-bound.sum()).backward()
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            torch._foreach_clamp_min_(free, 0.0)
-            torch._foreach_clamp_max_(weights, 1.0)
+        # of the sum with respect to what each climber moves; one that no row depends on has none
+        gradients = torch.autograd.grad(bound.sum(), free, allow_unused=True)
+        for climber, gradient in zip(climbers, gradients, strict=True):
+            if gradient is not None:
+                climber.step(gradient, iteration, options.decay**iteration)
     assert best is not None
     return best, _named(begin, kept)
+
+
+class Adam:
+    """Ascent steps on one tensor (Kingma and Ba 2015, arXiv 1412.6980), which stays in [0, most].
+
+    By hand, since importing `torch.optim` takes as long as importing torch.
+    """
+
+    def __init__(self, value: Tensor, size: float, most: float):
+        self.value, self.size, self.most = value, size, most
+        self.mean, self.square = torch.zeros_like(value), torch.zeros_like(value)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, iteration: int, shrink: float) -> None:
+        """Move along a gradient by `size * shrink`; iterations count from 0."""
+        self.mean.lerp_(gradient, 1 - _MEAN_DECAY)
+        self.square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
+        correction = math.sqrt(1 - _SQUARE_DECAY ** (iteration + 1))
+        spread = self.square.sqrt().div_(correction).add_(_EPSILON)
+        size = self.size * shrink / (1 - _MEAN_DECAY ** (iteration + 1))
+        self.value.addcdiv_(self.mean, spread, value=size).clamp_(0.0, self.most)
 
 
 def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: bool, start: DualPoint) -> DualPoint:
