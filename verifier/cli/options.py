@@ -34,7 +34,10 @@ Timeout = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="Hard limit of each query; the first one's clock starts with the command."),
 ]
-Method = Annotated[str, typer.Option(metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown or auto-lirpa.")]
+Method = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown, branch-and-bound or auto-lirpa."),
+]
 Witness = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the counterexample; of several inputs each to a file: w.txt, w-7.txt."),
