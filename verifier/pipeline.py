@@ -46,7 +46,7 @@ ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown")
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
 FLOAT64_UP_TO = 100_000
-#: share of the remaining time that the short attack may take
+#: share of the remaining time that an attack may take
 ATTACK_SHARE = 0.2
 #: share of the remaining time that the search may take before the long attack, and seconds of it without a deadline
 SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
@@ -172,6 +172,7 @@ class _Run:
         self.method = self.rungs[0]
         self.evidence: list[tuple[_Batch, Bounds]] = []  # of the last rung, where a search starts
         self.searches: list[tuple[_Batch, Search]] = []
+        self.confirmed: list[Counterexample] = []  # by the searches
 
     def verdict(self) -> Verdict:
         replayer = None if self.original.file is None else Replayer(self.original)
@@ -236,17 +237,13 @@ class _Run:
 
     def search(self, replayer: Replayer | None) -> Counterexample | None:
         """Branch and bound on everything that is open; the time is shared evenly by the batches."""
-        confirmed: list[Counterexample] = []
         first = not self.searches
         if first:
-            self.searches = [
-                (batch, self._start_search(batch, found, replayer, confirmed)) for batch, found in self.evidence
-            ]
-            self._confirmed = confirmed
+            self.searches = [(batch, self._start_search(batch, found, replayer)) for batch, found in self.evidence]
         for left, (batch, search) in zip(range(len(self.searches), 0, -1), self.searches, strict=True):
             search.run(self._search_until(left, first))
-            if self._confirmed:
-                return self._confirmed[0]
+            if self.confirmed:
+                return self.confirmed[0]
             result = search.result()
             for number, margin, done in zip(
                 batch.numbers, result.margins.tolist(), result.proved.tolist(), strict=True
@@ -257,16 +254,14 @@ class _Run:
             self.open = [number for number in self.open if number not in proved]
         return None
 
-    def _start_search(
-        self, batch: _Batch, found: Bounds, replayer: Replayer | None, confirmed: list[Counterexample]
-    ) -> Search:
+    def _start_search(self, batch: _Batch, found: Bounds, replayer: Replayer | None) -> Search:
         def judge(number: int, x: Tensor) -> bool:
             if replayer is None:
                 return False
             which = batch.numbers[number]
             point = x.double().cpu().numpy()
             counterexample = replay(replayer, self.original_query.properties[which], point, which)
-            confirmed.extend([] if counterexample is None else [counterexample])
+            self.confirmed.extend([] if counterexample is None else [counterexample])
             return counterexample is not None
 
         wanted = torch.tensor([number in self.open for number in batch.numbers])
@@ -296,7 +291,7 @@ class _Run:
         options = replace(self.options.attack, rounds=1, seed=self.options.seed)
         if name == ATTACK_AGAIN:
             options = replace(options, rounds=MORE_ROUNDS, seed=self.options.seed + 1)
-        elif until is not None:
+        if until is not None:
             until = now + ATTACK_SHARE * (until - now)
         targets = Query(tuple(self.query.properties[i] for i in self.open), self.query.name)
         found = attack(self.placed, targets, options, replayer, until)

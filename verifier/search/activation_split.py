@@ -127,7 +127,10 @@ class ActivationSplit:
         dtype = batch["bound"].dtype
         wide = in_precision(batch, torch.float64)
         empty = self.exact.refresh(wide, self.options.intermediate)
-        low, high = narrow(wide["low"], dtype, "cpu", -torch.inf), narrow(wide["high"], dtype, "cpu", torch.inf)
+        low, high = (
+            narrow(wide["low"], dtype, empty.device, -torch.inf),
+            narrow(wide["high"], dtype, empty.device, torch.inf),
+        )
         return select({**batch, "low": low, "high": high}, (~empty).nonzero()[:, 0])
 
     @torch.no_grad()

@@ -86,6 +86,9 @@ class Search:
     def result(self) -> SearchResult:
         """The best of all ways for every property."""
         found = [way.ledger.result() for way in self._started]
+        if not found:
+            margins = torch.full(self.wanted.shape, -torch.inf, dtype=torch.float64)
+            return SearchResult(margins, torch.zeros_like(self.wanted), False, 0)
         return SearchResult(
             margins=torch.stack([r.margins.double() for r in found]).amax(0),
             proved=torch.stack([r.proved for r in found]).any(0) & self.wanted,
