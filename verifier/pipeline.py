@@ -17,7 +17,7 @@ from torch import Tensor
 
 from verifier.attacks.parity import check_parity
 from verifier.attacks.pgd import PgdOptions, attack
-from verifier.attacks.replay import Replayer
+from verifier.attacks.replay import Replayer, replay
 from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, alpha_fixed, certify
 from verifier.bounding.rows import stack_rows
 from verifier.bounding.tail import to_logits
@@ -25,6 +25,8 @@ from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators import place, require_bound_rules
 from verifier.operators.cost import multiply_adds
+from verifier.search.branch_and_bound import Search, free_dimensions
+from verifier.search.result import SearchOptions
 from verifier.specs.property import Property, Query
 from verifier.specs.region import stack
 from verifier.specs.robustness import Spec, resolve
@@ -32,13 +34,22 @@ from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Un
 
 #: rungs that look for a counterexample: a short attack, and a long one from other starting points
 ATTACK, ATTACK_AGAIN = "attack", "attack-again"
-#: the ladder of ``auto``: what comes before an attack is cheaper than it
-LADDERS = {"auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", ATTACK_AGAIN)}
+#: complete search, which goes on where it stopped when it comes again
+SEARCH = "branch-and-bound"
+#: ladders by method: what comes before an attack is cheaper than it
+LADDERS = {
+    "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", SEARCH, ATTACK_AGAIN, SEARCH),
+    SEARCH: ("crown", "alpha-crown", SEARCH, ATTACK, SEARCH),
+}
+#: rungs that a search by input splitting does not need
+ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown")
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
 FLOAT64_UP_TO = 100_000
-#: share of the remaining time that the short attack may take
+#: share of the remaining time that an attack may take
 ATTACK_SHARE = 0.2
+#: share of the remaining time that the search may take before the long attack, and seconds of it without a deadline
+SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
 #: rounds of the long attack
 MORE_ROUNDS = 3
 #: numbers that one batch of properties may hold in its widest layer
@@ -57,7 +68,7 @@ class VerifyOptions:
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda[:N]``.
         dtype: ``auto`` or a torch dtype for bounding.
         seed: of the attack and of the points at which parity is checked.
-        ladder, attack: options of the rungs and of the attack.
+        ladder, attack, search: options of the rungs, of the attack and of branch and bound.
     """
 
     method: str = "auto"
@@ -67,6 +78,7 @@ class VerifyOptions:
     seed: int = 0
     ladder: LadderOptions = field(default_factory=LadderOptions)
     attack: PgdOptions = field(default_factory=PgdOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
 
 
 def verify(graph: Graph, prop: Spec, *, progress: Progress | None = None, **options) -> Verdict:
@@ -123,7 +135,7 @@ def _rung(name: str):
 
 def methods() -> tuple[str, ...]:
     """Names that ``--method`` takes."""
-    return ("auto", *METHODS, "auto-lirpa")
+    return ("auto", *METHODS, SEARCH, "auto-lirpa")
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ class _Run:
         self.deadline = None if options.timeout is None else self.started + options.timeout
         self.rungs = LADDERS.get(options.method) or (options.method, ATTACK)
         for name in self.rungs:
-            if name not in (ATTACK, ATTACK_AGAIN):
+            if name not in (ATTACK, ATTACK_AGAIN, SEARCH):
                 _rung(name)
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
@@ -157,6 +169,9 @@ class _Run:
         self.disagreed = False  # a point seemed to break the property, but not in onnxruntime
         self.stages: list[Stage] = []
         self.method = self.rungs[0]
+        self.evidence: list[tuple[_Batch, Bounds]] = []  # of the last rung, where a search starts
+        self.searches: list[tuple[_Batch, Search]] = []
+        self.confirmed: list[Counterexample] = []  # by the searches
 
     def verdict(self) -> Verdict:
         replayer = None if self.original.file is None else Replayer(self.original)
@@ -164,9 +179,14 @@ class _Run:
             for prop in self.original_query.properties[:1]:
                 check_parity(replayer, prop.region, seed=self.options.seed)
         counterexample, reason = None, Reason.METHOD_INCOMPLETE
+        few_inputs = all(
+            free_dimensions(p.region) <= self.options.search.input_dimensions for p in self.query.properties
+        )
         for name in self.rungs:
             if self.late():
                 break
+            if few_inputs and SEARCH in self.rungs and name in ONLY_FOR_MANY_INPUTS:
+                continue
             try:
                 counterexample = self.stage(name, replayer)
             except (MemoryError, RuntimeError) as error:
@@ -190,6 +210,9 @@ class _Run:
         if name in (ATTACK, ATTACK_AGAIN):
             counterexample = self.attack(name, replayer) if replayer is not None else None
             self.method = name if counterexample is not None else self.method
+        elif name == SEARCH:
+            self.method = name
+            counterexample = self.search(replayer)
         else:
             self.method = name
             self.climb(name)
@@ -201,13 +224,55 @@ class _Run:
     def climb(self, name: str) -> None:
         """Bound everything that is open by one method."""
         still_open: list[int] = []
+        self.evidence = []
         for batch in self.batches(self.open):
             if self.late():
                 still_open += batch.numbers
                 continue
             found = _rung(name)(batch.problem, self.options.ladder, self.deadline)
             still_open += self.settle(name, batch, found)
+            self.evidence.append((batch, found))
         self.open = still_open
+
+    def search(self, replayer: Replayer | None) -> Counterexample | None:
+        """Branch and bound on everything that is open; the time is shared evenly by the batches."""
+        first = not self.searches
+        if first:
+            self.searches = [(batch, self._start_search(batch, found, replayer)) for batch, found in self.evidence]
+        for left, (batch, search) in zip(range(len(self.searches), 0, -1), self.searches, strict=True):
+            search.run(self._search_until(left, first))
+            if self.confirmed:
+                return self.confirmed[0]
+            result = search.result()
+            for number, margin, done in zip(
+                batch.numbers, result.margins.tolist(), result.proved.tolist(), strict=True
+            ):
+                if number in self.open:
+                    self.margins[number] = max(self.margins[number], margin if done else min(margin, 0.0))
+            proved = {number for number, done in zip(batch.numbers, result.proved.tolist(), strict=True) if done}
+            self.open = [number for number in self.open if number not in proved]
+        return None
+
+    def _start_search(self, batch: _Batch, found: Bounds, replayer: Replayer | None) -> Search:
+        def judge(number: int, x: Tensor) -> bool:
+            if replayer is None:
+                return False
+            which = batch.numbers[number]
+            point = x.double().cpu().numpy()
+            counterexample = replay(replayer, self.original_query.properties[which], point, which)
+            self.confirmed.extend([] if counterexample is None else [counterexample])
+            return counterexample is not None
+
+        wanted = torch.tensor([number in self.open for number in batch.numbers])
+        exact = batch.problem if self.dtype == torch.float64 else self.problem(batch.numbers, torch.float64)
+        return Search(batch.problem, exact, found, wanted, self.options.search, judge)
+
+    def _search_until(self, batches: int, first: bool) -> float | None:
+        """When the search has to stop that is the first of so many batches that remain."""
+        now = monotonic()
+        if self.deadline is None:
+            return now + SEARCH_SECONDS if first else None
+        return now + (SEARCH_SHARE if first else 1.0) * (self.deadline - now) / batches
 
     def settle(self, name: str, batch: _Batch, found: Bounds) -> list[int]:
         """Record margins, keep proofs, and return the numbers that stay open."""
@@ -229,7 +294,7 @@ class _Run:
         options = replace(self.options.attack, rounds=1, seed=self.options.seed)
         if name == ATTACK_AGAIN:
             options = replace(options, rounds=MORE_ROUNDS, seed=self.options.seed + 1)
-        elif until is not None:
+        if until is not None:
             until = now + ATTACK_SHARE * (until - now)
         targets = Query(tuple(self.query.properties[i] for i in self.open), self.query.name)
         found = attack(self.placed, targets, options, replayer, until)

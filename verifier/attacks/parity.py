@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from verifier.attacks.replay import Replayer, sample_points
 from verifier.attacks.rounding import Comparison, Judgement, plainly_same

@@ -170,7 +170,7 @@ def _confirmed(replayer: Replayer, region: Region, x: np.ndarray, output: np.nda
 
 
 def sample_points(replayer: Replayer, region: Region, count: int, seed: int) -> torch.Tensor:
-    """The centre, a corner and random points of a region's first entry: (count, *X) float64 values of the input type."""
+    """The centre, a corner and random points of a region's first entry: (count, *X) float64."""
     generator = torch.Generator().manual_seed(seed)
     region = region.select(torch.zeros(1, dtype=torch.int64)).to(torch.float64, "cpu")
     box = region.enclosing_box()

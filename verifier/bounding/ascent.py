@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -11,11 +12,10 @@ from torch import Tensor
 
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
 from verifier.graph.ir import Graph
-from verifier.relaxations.envelope import Envelope
 from verifier.specs.region import Region
 
-#: line weights of the lower and the upper family of each activation
-Weights = dict[str, tuple[Tensor | None, Tensor | None]]
+#: of Adam, as in its paper
+_MEAN_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class AscentOptions:
         decay: factor on the step size after every step.
         shared: one set of weights for all rows of a batch element instead of one for each row: less memory, looser.
         patience: stop when no row has gained over this many steps.
+        multiplier_step: first step size of the multipliers of splits, in units of the objective's coefficients.
     """
 
     iterations: int = 20
@@ -35,6 +36,7 @@ class AscentOptions:
     decay: float = 0.95
     shared: bool = False
     patience: int = 10
+    multiplier_step: float = 0.1
 
 
 def ascend(
@@ -45,49 +47,100 @@ def ascend(
     options: AscentOptions,
     done: Callable[[Tensor], bool] | None = None,
     deadline: float | None = None,
+    start: DualPoint | None = None,
 ) -> tuple[Tensor, DualPoint]:
     """The best bounds (B, S) found and the dual point that gives them.
 
     Args:
+        start: where to begin: weights (B, S, *X) instead of CROWN's, multipliers instead of zero.
         done: called with the best bounds so far; True ends the ascent early.
         deadline: `time.monotonic` value after which no further step is started.
     """
-    weights = _start(graph, relaxation.envelopes, objective, options.shared)
-    free = [w for pair in weights.values() for w in pair if w is not None]
+    begin = _start(graph, relaxation, objective, options.shared, start or DualPoint())
+    weights = [w for pair in begin.weights.values() for w in pair if w is not None]
+    multipliers = list(begin.multipliers.values())
+    free = weights + multipliers
     if not free:
         return lower_bound(graph, region, relaxation, objective), DualPoint()
-    kept: Weights = {name: (_copy(low), _copy(high)) for name, (low, high) in weights.items()}
-    optimiser = torch.optim.Adam([w.requires_grad_() for w in free], lr=options.step, fused=True)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, options.decay)
+    kept = [w.clone() for w in free]
+    climbers = [Adam(w, options.step, 1.0) for w in weights]
+    climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
     best, idle = None, 0
     for iteration in range(options.iterations + 1):
         last = iteration == options.iterations or (deadline is not None and monotonic() > deadline)
+        for w in free:
+            w.requires_grad_(not last)
         with torch.set_grad_enabled(not last):
-            bound = lower_bound(graph, region, relaxation, objective, DualPoint(weights))
-        best, gained = _keep(best, bound.detach(), kept, weights, options.shared)
+            bound = lower_bound(graph, region, relaxation, objective, begin)
+        best, gained = _keep(best, bound.detach(), kept, free, options.shared)
         idle = 0 if gained else idle + 1
         if last or idle >= options.patience or (done is not None and done(best)):
             break
-        optimiser.zero_grad(set_to_none=True)
-        (-bound.sum()).backward()
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            for w in free:
-                w.clamp_(0, 1)
+        # of the sum with respect to what each climber moves; one that no row depends on has none
+        gradients = torch.autograd.grad(bound.sum(), free, allow_unused=True)
+        for climber, gradient in zip(climbers, gradients, strict=True):
+            if gradient is not None:
+                climber.step(gradient, iteration, options.decay**iteration)
     assert best is not None
-    return best, DualPoint({name: pair for name, pair in kept.items() if any(w is not None for w in pair)})
+    return best, _named(begin, kept)
 
 
-def _start(graph: Graph, envelopes: Mapping[str, Envelope], objective: Objective, shared: bool) -> Weights:
-    """CROWN's own weights for every family with a choice below the objective, one set a row (or one for all)."""
+class Adam:
+    """Ascent steps on one tensor (Kingma and Ba 2015, arXiv 1412.6980), which stays in [0, most].
+
+    By hand, since importing `torch.optim` takes as long as importing torch.
+    """
+
+    def __init__(self, value: Tensor, size: float, most: float):
+        self.value, self.size, self.most = value, size, most
+        self.mean, self.square = torch.zeros_like(value), torch.zeros_like(value)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, iteration: int, shrink: float) -> None:
+        """Move along a gradient by `size * shrink`; iterations count from 0."""
+        self.mean.lerp_(gradient, 1 - _MEAN_DECAY)
+        self.square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
+        correction = math.sqrt(1 - _SQUARE_DECAY ** (iteration + 1))
+        spread = self.square.sqrt().div_(correction).add_(_EPSILON)
+        size = self.size * shrink / (1 - _MEAN_DECAY ** (iteration + 1))
+        self.value.addcdiv_(self.mean, spread, value=size).clamp_(0.0, self.most)
+
+
+def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: bool, start: DualPoint) -> DualPoint:
+    """Free copies of the start: weights of every family with a choice below the objective, multipliers of all splits.
+
+    One set a row, or one for all rows; where the start has none, CROWN's own weights and multipliers of zero.
+    """
     rows = 1 if shared else objective.C.shape[1]
+    below = ancestors(graph, objective.node)
 
-    def spread(default: Tensor | None) -> Tensor | None:
+    def spread(given: Tensor | None, default: Tensor | None) -> Tensor | None:
+        if given is not None:
+            return given.detach().clone()
         return None if default is None else default.unsqueeze(1).repeat(1, rows, *(1,) * (default.dim() - 1))
 
-    below = ancestors(graph, objective.node)
-    return {n: (spread(e.lower.default), spread(e.upper.default)) for n, e in envelopes.items() if n in below}
+    weights = {}
+    for name, envelope in relaxation.envelopes.items():
+        given = start.weights.get(name, (None, None))
+        pair = (spread(given[0], envelope.lower.default), spread(given[1], envelope.upper.default))
+        if name in below and pair != (None, None):
+            weights[name] = pair
+    multipliers = {}
+    for name, split in relaxation.splits.items():
+        if name in below:
+            multipliers[name] = spread(start.multipliers.get(name), torch.zeros_like(split.sign))
+    return DualPoint(weights, multipliers)
+
+
+def _named(like: DualPoint, values: list[Tensor]) -> DualPoint:
+    """Values in the order of the free arguments, under their names."""
+    rest = iter(values)
+
+    def following(old: Tensor | None) -> Tensor | None:
+        return None if old is None else next(rest)
+
+    weights = {name: (following(low), following(high)) for name, (low, high) in like.weights.items()}
+    return DualPoint(weights, {name: next(rest) for name in like.multipliers})
 
 
 def ancestors(graph: Graph, name: str) -> set[str]:
@@ -99,21 +152,17 @@ def ancestors(graph: Graph, name: str) -> set[str]:
     return found
 
 
-def _copy(weight: Tensor | None) -> Tensor | None:
-    return None if weight is None else weight.clone()
-
-
-def _keep(best: Tensor | None, bound: Tensor, kept: Weights, weights: Weights, shared: bool) -> tuple[Tensor, bool]:
-    """The best bounds so far, with the weights that give them copied into `kept`; and whether any row gained.
+def _keep(
+    best: Tensor | None, bound: Tensor, kept: list[Tensor], free: list[Tensor], shared: bool
+) -> tuple[Tensor, bool]:
+    """The best bounds so far, with the arguments that give them copied into `kept`; and whether any row gained.
 
     Rows that share weights stand or fall together, judged by their sum: one dual point has to give all of them.
     """
     if best is None:
         return bound, True
     improved = (bound.sum(1, keepdim=True) > best.sum(1, keepdim=True)) if shared else bound > best
-    for name, pair in weights.items():
-        for old, new in zip(kept[name], pair, strict=True):
-            if old is not None and new is not None:
-                mask = improved.reshape(*improved.shape, *(1,) * (old.dim() - 2))
-                torch.where(mask, new.detach(), old, out=old)
+    for old, new in zip(kept, free, strict=True):
+        mask = improved.reshape(*improved.shape, *(1,) * (old.dim() - 2))
+        torch.where(mask, new.detach(), old, out=old)
     return torch.where(improved, bound, best), bool(improved.any())

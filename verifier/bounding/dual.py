@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -44,9 +45,24 @@ class DualPoint:
     Args:
         weights: for each activation, the weights of its lower and its upper family, (B, S, *X) or (B, 1, *X) in
             [0, 1]; None (or no entry) takes CROWN's adaptive rule.
+        multipliers: for each node with split constraints, their multipliers, (B, S, *X) >= 0; no entry is zero.
     """
 
     weights: Mapping[str, tuple[Tensor | None, Tensor | None]] = field(default_factory=dict)
+    multipliers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Constraints ``sign * (x - point) >= 0`` on the entries of a node's value, which a subproblem assumes.
+
+    Args:
+        sign: (B, *X), -1 or 1, and 0 for no constraint.
+        point: (B, *X), or None for zero everywhere (the kink of a ReLU).
+    """
+
+    sign: Tensor
+    point: Tensor | None = None
 
 
 #: rules for the line weights of CROWN
@@ -78,16 +94,20 @@ class Relaxation:
         envelopes: of activations, each from the box of its input. Where an activation has none, the dual function
             stops at its output and uses that node's box: with no envelopes at all it is interval propagation.
         steps: for each node whose box was tightened, the rows (B, R) and dual points that did it, as evidence.
+        splits: for each node that is split, what is assumed of its value on top of the region.
     """
 
     boxes: Mapping[str, Box]
     envelopes: Mapping[str, Envelope]
     steps: Mapping[str, tuple[tuple[Tensor, DualPoint], ...]] = field(default_factory=dict)
+    splits: Mapping[str, Split] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LinearBound:
     """``sum_name <A[name], value of name> + constant`` lies below the objective everywhere on the region.
+
+    Where splits are assumed, it does so only at the points of the region that meet them.
 
     Args:
         A: coefficients (B, S, *X) on the network's input and on activations where the push stopped.
@@ -110,7 +130,7 @@ def lower_bound(
         objective: the rows.
         dual: the dual point; None is CROWN's.
     """
-    bound = linear_bound(graph, relaxation.envelopes, objective, dual)
+    bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits)
     total = bound.constant
     for name, A in bound.A.items():
         total = total + (region if name == graph.input else relaxation.boxes[name]).minimum(A)
@@ -122,14 +142,20 @@ def linear_bound(
     envelopes: Mapping[str, Envelope],
     objective: Objective,
     dual: DualPoint | None = None,
+    splits: Mapping[str, Split] = MappingProxyType({}),
     watch: Callable[[Node, Tensor], None] | None = None,
 ) -> LinearBound:
     """Push an objective back towards the input: at an activation every coefficient takes the line of its sign.
 
+    A split ``sign * (x - point) >= 0`` enters with its multiplier as in beta-CROWN (Wang et al. 2021, arXiv
+    2103.06624): subtracting a non-negative multiple of what is non-negative can only lower the objective.
+
     Args:
+        splits: what is assumed of nodes; those whose multipliers are in `dual` enter.
         watch: called with every node that is reached (but for the input) and the coefficients on it.
     """
     weights = {} if dual is None else dual.weights
+    multipliers = {} if dual is None else dual.multipliers
     pending: dict[str, Tensor] = {objective.node: objective.C}
     zero = objective.C.new_zeros(objective.C.shape[:2])
     constants = [zero if objective.offset is None else objective.offset]
@@ -138,6 +164,9 @@ def linear_bound(
         A = pending.pop(node.name, None)
         if A is None:
             continue
+        if node.name in multipliers:
+            A, constant = _apply_split(A, splits[node.name], multipliers[node.name])
+            constants += [] if constant is None else [constant]
         operator = OPERATORS.get(node.op)
         if watch is not None and operator is not None:
             watch(node, A)
@@ -157,3 +186,11 @@ def linear_bound(
                 pending[name] = pending[name] + part if name in pending else part
     total = torch.stack(torch.broadcast_tensors(*constants))
     return LinearBound(stopped, total.sum(0))
+
+
+def _apply_split(A: Tensor, split: Split, multipliers: Tensor) -> tuple[Tensor, Tensor | None]:
+    """``<A, x> - <multipliers, sign * (x - point)>``: coefficients, and the constant (B, S) (None for zero)."""
+    push = multipliers * split.sign.unsqueeze(1)
+    if split.point is None:
+        return A - push, None
+    return A - push, (push * split.point.unsqueeze(1)).reshape(*push.shape[:2], -1).sum(2)

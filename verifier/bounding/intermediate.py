@@ -74,7 +74,7 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
                 break
             now = replace(relaxation, boxes={**relaxation.boxes, name: box})
             size = _rows_per_chunk(graph, region, name, box, options, ascent is None)
-            for rows in _wanted_rows(wanted(box)).split(size, dim=1):
+            for rows in wanted_rows(wanted(box)).split(size, dim=1):
                 if late() or rows.numel() == 0:
                     break
                 bound, dual = _both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
@@ -135,7 +135,7 @@ def _exact_intervals(graph: Graph) -> set[str]:
     return {name for name, count in mixed.items() if count <= 1}
 
 
-def _wanted_rows(wanted: Tensor) -> Tensor:
+def wanted_rows(wanted: Tensor) -> Tensor:
     """Flat indices (B, R) of the wanted entries (B, *X); elements that want fewer are filled up with others."""
     mask = flat(wanted)
     most = int(mask.sum(1).max())
@@ -206,10 +206,17 @@ def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Obje
     return Objective(name, C.reshape(batch, 2 * count, *shape))
 
 
+def rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int) -> int:
+    """How many entries of a node can be bounded at a time, both sides of each, in the dense way."""
+    widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
+    return max(1, chunk_bytes // (2 * box.batch * box.lower.element_size() * widest))
+
+
 def _rows_per_chunk(
     graph: Graph, region: Region, name: str, box: Box, options: IntermediateOptions, fixed: bool
 ) -> int:
-    widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
-    if fixed and options.slopes == "adaptive":
-        widest = largest_window(graph, region, name) or widest
-    return max(1, options.chunk_bytes // (2 * box.batch * box.lower.element_size() * widest))
+    """The same where windows can take the place of whole maps."""
+    window = largest_window(graph, region, name) if fixed and options.slopes == "adaptive" else None
+    if window is None:
+        return rows_per_chunk(graph, name, box, options.chunk_bytes)
+    return max(1, options.chunk_bytes // (2 * box.batch * box.lower.element_size() * window))

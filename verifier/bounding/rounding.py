@@ -38,11 +38,13 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
         else:
             terms.append(_affine_terms(graph, relaxation, node, size + blurred.pop(node.name, 0)))
 
-    linear = linear_bound(graph, relaxation.envelopes, objective, dual, watch)
+    linear = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, watch)
     for node in graph.nodes:
         if node.name in blurred and node.op != "input" and OPERATORS[node.op].adjoint is not None:
             terms.append(_affine_terms(graph, relaxation, node, blurred[node.name]))
     terms += [_inner(A.abs(), relaxation.boxes[name]) for name, A in linear.A.items()]
+    # what splits add up, multipliers times values and times points, which lie in the boxes
+    terms += [2 * _inner(size, relaxation.boxes[name]) for name, size in dual.multipliers.items()]
     if objective.offset is not None:
         terms.append(objective.offset.abs())
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)

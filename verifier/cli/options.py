@@ -41,7 +41,10 @@ Timeout = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="Hard limit of each query; the first one's clock starts with the command."),
 ]
-Method = Annotated[str, typer.Option(metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown or auto-lirpa.")]
+Method = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown, branch-and-bound or auto-lirpa."),
+]
 Witness = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the counterexample; of several inputs each to a file: w.txt, w-7.txt."),
@@ -49,8 +52,6 @@ Witness = Annotated[
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, max=MOST_THREADS, help="Threads on the CPU.")]
 Json = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JSON; - for standard output.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="Seed of everything random.")]
-Device = Annotated[
-    str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", callback=parse_device)
-]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", callback=parse_device)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing: the exit status is the answer.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an internal error.", callback=_set_debug)]

@@ -1,0 +1,162 @@
+"""Branch and bound over activations: beta-CROWN (Wang et al. 2021, arXiv 2103.06624) in batches of subproblems."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import ascend
+from verifier.bounding.dual import DualPoint, LinearBound
+from verifier.bounding.ladder import Bounds, Problem, reevaluate
+from verifier.search.boxes import slack
+from verifier.search.branching import at_kinks, choose, halves, scores, split_points, splits
+from verifier.search.ledger import Ledger
+from verifier.search.result import Replay, SearchOptions
+from verifier.search.subproblem import Batch, Frame, View, in_precision, select
+from verifier.specs.box import flat_rows
+from verifier.specs.rounding import narrow
+
+#: relaxations that cost less than this share of the bound tell nothing about where to split
+BLIND = 1e-3
+
+
+class ActivationSplit:
+    """A search that can be continued: `run` works until a time, the ledger says where it stands.
+
+    Args:
+        problem: any regions; graph placed.
+        exact: the same in float64, in which every closed subproblem is checked.
+        root: bounds whose boxes and dual point the search starts from.
+        wanted: (B,) properties that are to be decided.
+        replay: judges points that look like counterexamples.
+    """
+
+    def __init__(
+        self, problem: Problem, exact: Problem, root: Bounds, wanted: Tensor, options: SearchOptions, replay: Replay
+    ):
+        self.ledger = Ledger.of(problem, wanted, options, replay)
+        self.options = options
+        dtype, device = problem.rows.objective.C.dtype, problem.rows.objective.C.device
+        boxes = root.relaxation.boxes
+        if dtype != torch.float64:
+            found = reevaluate(exact, root).relaxation.boxes
+            boxes = {name: box.to(dtype, device) for name, box in found.items()}
+        self.frame = Frame.of(problem, boxes)
+        self.exact = self.frame.in_precision(exact)
+        widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
+        self.size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
+        roots = self.frame.roots(root.dual)
+        self.ledger.push(select(roots, wanted[roots["owner"]].nonzero()[:, 0]))
+
+    def run(self, until: float | None) -> None:
+        """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over."""
+        self.ledger.run(lambda: self._step(until), until)
+
+    def _step(self, until: float | None) -> None:
+        parents = self.ledger.store.pop(self.size)
+        children = self._branch(parents)
+        if len(children["bound"]) and not self.ledger.falsified:
+            self.ledger.push(self._bound(children, until))
+
+    @torch.no_grad()
+    def _branch(self, parents: Batch) -> Batch:
+        """Both halves of each parent, at the entry that promises most."""
+        parents = self._without_stuck(parents)
+        if len(parents["bound"]) == 0:
+            return parents
+        view = self.frame.view(parents)
+        watch: dict[str, Tensor] = {}
+        linear, rows = self.frame.bound(view, watch)
+        parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
+        values, moved = self._minimisers(linear, parents)
+        at = splits(self.frame, view, watch, parents)
+        kinks = at_kinks(self.frame, at.points)
+        scored = tuple(scores(self.frame, view, watch, parents, x) for x in (values, kinks))
+        blind = scored[0].masked_fill(at.points.isnan(), 0).amax(1) <= BLIND * parents["bound"].abs()
+        if bool(blind.any()):
+            pushed = self._pushed(view, moved)
+            linear, _ = self.frame.bound(pushed, watch)
+            values, _ = self._minimisers(linear, parents)
+            others = tuple(scores(self.frame, pushed, watch, parents, x) for x in (values, kinks))
+            scored = tuple(torch.where(blind.unsqueeze(1), b, a) for a, b in zip(scored, others, strict=True))
+        return halves(parents, choose(self.frame, parents, scored, at, self.options.branches), at)
+
+    def _without_stuck(self, parents: Batch) -> Batch:
+        """The parents that can be split; of the others only their minimisers are of use."""
+        stuck = split_points(self.frame, parents).isnan().all(1)
+        if not bool(stuck.any()):
+            return parents
+        ended = select(parents, stuck.nonzero()[:, 0])
+        self._minimisers(self.frame.bound(self.frame.view(ended))[0], ended)
+        self.ledger.give_up(ended["owner"])
+        return select(parents, (~stuck).nonzero()[:, 0])
+
+    def _pushed(self, view: View, moved: dict[str, Tensor]) -> View:
+        """Larger multipliers on the splits that the minimiser breaks.
+
+        Where no relaxation costs anything, the subproblem can only be closed by showing that it is empty; then these
+        constraints are the objective.
+        """
+        multipliers = {
+            name: value + (moved[name] & (view.relaxation.splits[name].sign != 0)).unsqueeze(1)
+            for name, value in view.dual.multipliers.items()
+        }
+        return replace(view, dual=DualPoint(view.dual.weights, multipliers))
+
+    def _bound(self, batch: Batch, until: float | None) -> Batch:
+        """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""
+        self.ledger.subproblems += len(batch["bound"])
+        if self.options.refresh:
+            batch = self._refresh(batch)
+        for stage in self.options.stages:
+            view = self.frame.view(batch)
+            graph = self.frame.problem.graph
+            rows, dual = ascend(
+                graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=view.dual
+            )
+            batch = self._settle(batch, rows.amax(1), dual)
+            if len(batch["bound"]) == 0:
+                break
+        return batch
+
+    @torch.no_grad()
+    def _refresh(self, batch: Batch) -> Batch:
+        """Tighter pre-activations where the last split may have moved them; empty subproblems are closed."""
+        dtype = batch["bound"].dtype
+        wide = in_precision(batch, torch.float64)
+        empty = self.exact.refresh(wide, self.options.intermediate)
+        low, high = (
+            narrow(wide["low"], dtype, empty.device, -torch.inf),
+            narrow(wide["high"], dtype, empty.device, torch.inf),
+        )
+        return select({**batch, "low": low, "high": high}, (~empty).nonzero()[:, 0])
+
+    @torch.no_grad()
+    def _settle(self, batch: Batch, bounds: Tensor, dual: DualPoint) -> Batch:
+        """Take over bounds (N,) and their dual points, close what they prove, and return the rest."""
+        self.frame.absorb(batch, dual)
+        batch = {**batch, "bound": torch.maximum(batch["bound"], bounds)}
+        hopeful = (bounds > 0).nonzero()[:, 0]
+        closed = torch.zeros_like(bounds, dtype=torch.bool)
+        if len(hopeful):
+            closed[hopeful] = self._proved(select(batch, hopeful))
+        self.ledger.close(batch["bound"].masked_fill(~closed, torch.inf), batch["owner"])
+        return select(batch, (~closed).nonzero()[:, 0])
+
+    def _proved(self, batch: Batch) -> Tensor:
+        """(N,) whether the subproblems' own dual points close them in float64, beyond its rounding errors."""
+        view = self.exact.view(in_precision(batch, torch.float64))
+        rows = self.exact.bound(view)[1]
+        allowed = slack(self.exact.problem.graph, view.relaxation, view.objective, view.dual)
+        return (rows - allowed > 0).any(1)
+
+    def _minimisers(self, linear: LinearBound, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Replay the points that minimise the linear bounds (for boxes, corners); returns `Frame.evaluate_within`."""
+        region = self.frame.problem.region.enclosing_box()
+        lower, upper = (end.flatten(1) for end in (region.lower, region.upper))
+        owner, A = batch["owner"], flat_rows(linear.A[self.frame.problem.graph.input])
+        points = torch.where(A.sum(1) > 0, lower[owner], upper[owner]).reshape(-1, *region.lower.shape[1:])
+        self.ledger.try_points(points, owner)
+        return self.frame.evaluate_within(batch, points)

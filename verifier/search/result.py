@@ -1,0 +1,61 @@
+"""What a search is asked and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from verifier.bounding.ascent import AscentOptions
+from verifier.bounding.intermediate import IntermediateOptions
+
+#: (number of the property in the batch, point (*X)) -> whether it is a counterexample, which ends the search
+Replay = Callable[[int, Tensor], bool]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Args:
+        memory: bytes that open subproblems may take.
+        batch_bytes: memory that the rows of one batch take in the widest layer; small batches choose better.
+        intermediate: how the boxes of a subproblem are tightened.
+        input_dimensions: sets with at most this many free coordinates are split in the input first.
+        branches: splits of a subproblem that are judged by the bounds of their children.
+        refresh: whether pre-activations are bounded anew in every subproblem.
+        stages: ascents on each subproblem; those that are closed take no part in the next stage.
+        subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
+        candidates: points handed to the replay per batch at most.
+    """
+
+    memory: int = 4 << 30
+    batch_bytes: int = 256 << 10
+    intermediate: IntermediateOptions = field(default_factory=IntermediateOptions)
+    input_dimensions: int = 20
+    branches: int = 6
+    refresh: bool = False
+    stages: tuple[AscentOptions, ...] = (
+        AscentOptions(iterations=5, step=0.05, decay=0.95, multiplier_step=0.05),
+        AscentOptions(iterations=15, step=0.05, decay=0.95, multiplier_step=0.05),
+    )
+    subproblem_bytes: int = 1 << 20
+    candidates: int = 2
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Where a search ended.
+
+    Args:
+        margins: (B,) certified lower bound of every property's margin.
+        proved: (B,) bool, every subproblem of the property is closed.
+        falsified: a candidate was confirmed as a counterexample.
+        subproblems: how many were bounded.
+    """
+
+    margins: Tensor
+    proved: Tensor
+    falsified: bool
+    subproblems: int

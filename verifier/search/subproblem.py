@@ -1,0 +1,301 @@
+"""Subproblems of activation splitting: the network over the whole region, with some pre-activations confined.
+
+Only entries that the root leaves open can be split, so a subproblem is stored as what it says of those: one row of
+numbers for each of the fields `FIELDS`. `Frame` turns a batch of rows into what the dual function takes.
+Axes: N subproblems, S rows, K open entries of all pre-activations together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import ancestors
+from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, Split, linear_bound, lower_bound
+from verifier.bounding.intermediate import IntermediateOptions, rows_per_chunk, unit_rows, wanted_rows
+from verifier.bounding.ladder import Problem
+from verifier.graph.ir import Node
+from verifier.operators.table import OPERATORS
+from verifier.relaxations.envelope import Envelope
+from verifier.search.boxes import sources
+from verifier.specs.box import flat, flat_rows
+from verifier.specs.region import Box, Region
+
+#: fields of a subproblem: ends of the open pre-activations, sign and point of their last split (N, K); multipliers and
+#: weights of the lower and the upper lines (N, S, K); bound, depth, property and polytope (N,)
+FIELDS = (
+    "low",
+    "high",
+    "sign",
+    "point",
+    "multiplier",
+    "weight_low",
+    "weight_high",
+    "bound",
+    "depth",
+    "owner",
+    "target",
+)
+
+#: ends of an interval that cross by more than this share of the root's largest value leave nothing between them; far
+#: above the rounding errors of float64
+EMPTY_BEYOND = 1e-6
+
+Batch = dict[str, Tensor]
+
+
+def select(batch: Batch, index: Tensor) -> Batch:
+    """The subproblems at int64 indices."""
+    return {name: value[index] for name, value in batch.items()}
+
+
+def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The open entries of one pre-activation.
+
+    Args:
+        source: node that is split.
+        activations: nodes that apply an activation to it.
+        index: (k,) flat indices of its open entries.
+        columns: where these lie among the K.
+    """
+
+    source: str
+    activations: tuple[Node, ...]
+    index: Tensor
+    columns: slice
+
+
+@dataclass(frozen=True)
+class View:
+    """A batch of subproblems as arguments of the dual function."""
+
+    region: Region
+    relaxation: Relaxation
+    objective: Objective
+    dual: DualPoint
+
+
+def pieces(problem: Problem, boxes: Mapping[str, Box]) -> tuple[Piece, ...]:
+    """The open entries of all pre-activations, those of any property of the batch."""
+    found: list[Piece] = []
+    start = 0
+    for source in sources(problem.graph):
+        users = tuple(n for n in problem.graph.nodes if n.inputs == (source,) and OPERATORS[n.op].splits is not None)
+        masks = [OPERATORS[n.op].splits(n, boxes[source]) for n in users]  # type: ignore[misc]
+        index = flat(torch.stack(masks).any(0)).any(0).nonzero()[:, 0]
+        found.append(Piece(source, users, index, slice(start, start + len(index))))
+        start += len(index)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all subproblems of a problem share.
+
+    Args:
+        problem: regions (batch B) and rows.
+        boxes: of all nodes at the root, (B, *X).
+        pieces: see `Piece`.
+        rows, valid: (B, P, S) which of the problem's rows are those of each polytope, and whether there is such a row.
+    """
+
+    problem: Problem
+    boxes: Mapping[str, Box]
+    pieces: tuple[Piece, ...]
+    rows: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, boxes: Mapping[str, Box]) -> Frame:
+        numbers = torch.arange(max(problem.rows.polytopes), device=problem.rows.owner.device)
+        member = problem.rows.owner.unsqueeze(1) == numbers.reshape(1, -1, 1)
+        most = int(member.sum(2).max())
+        chosen = member.int().argsort(dim=2, descending=True, stable=True)[:, :, :most]
+        valid = member.gather(2, chosen)
+        chosen = torch.where(valid, chosen, chosen[:, :, :1])  # a polytope with fewer rows repeats its first
+        return cls(problem, boxes, pieces(problem, boxes), chosen, valid)
+
+    def in_precision(self, problem: Problem) -> Frame:
+        """The same frame for the problem in another precision that holds the numbers of this one."""
+        dtype = problem.rows.objective.C.dtype
+        boxes = {name: Box(box.lower.to(dtype), box.upper.to(dtype)) for name, box in self.boxes.items()}
+        return replace(self, problem=problem, boxes=boxes)
+
+    def roots(self, dual: DualPoint) -> Batch:
+        """One subproblem for each (property, polytope), with the root's weights where it has some for every row."""
+        owner, target = self.valid.any(2).nonzero().unbind(1)
+        low, high = (self._gather({n: getattr(b, e) for n, b in self.boxes.items()})[owner] for e in ("lower", "upper"))
+        count, like = len(owner), self.problem.rows.objective.C
+        weights = [self._root_weights(dual, side)[owner, target] for side in (0, 1)]
+        return {
+            "low": low,
+            "high": high,
+            "sign": torch.zeros_like(low, dtype=torch.int8),
+            "point": torch.zeros_like(low),
+            "multiplier": torch.zeros_like(weights[0]),
+            "weight_low": weights[0],
+            "weight_high": weights[1],
+            "bound": like.new_full((count,), -torch.inf),
+            "depth": torch.zeros(count, dtype=torch.int32, device=like.device),
+            "owner": owner,
+            "target": target,
+        }
+
+    def _root_weights(self, dual: DualPoint, side: int) -> Tensor:
+        """Line weights of one side for the rows of every polytope: (B, P, S, K)."""
+        batch, P, S = self.rows.shape
+        parts = []
+        for piece in self.pieces:
+            node = piece.activations[0]
+            envelope = OPERATORS[node.op].envelope(node, self.boxes[piece.source])  # type: ignore[misc]
+            default = (envelope.lower, envelope.upper)[side].default
+            weight = dual.weights.get(node.name, (None, None))[side]
+            if weight is None:
+                weight = (torch.zeros_like(self.boxes[piece.source].lower) if default is None else default).unsqueeze(1)
+            flat_weight = flat_rows(weight)[:, :, piece.index]
+            flat_weight = flat_weight.expand(batch, self.problem.rows.owner.shape[1], -1)
+            parts.append(flat_weight[torch.arange(batch).reshape(-1, 1, 1), self.rows])
+        return torch.cat(parts, 3)
+
+    def view(self, batch: Batch) -> View:
+        """The subproblems as arguments of the dual function."""
+        owner = batch["owner"]
+        rows, all_rows = self.rows[owner, batch["target"]], self.problem.rows.objective
+        region = self.problem.region
+        region = region if region.batch == 1 else region.select(owner)
+        assert all_rows.offset is not None
+        each = owner.unsqueeze(1)
+        objective = Objective(all_rows.node, all_rows.C[each, rows], all_rows.offset[each, rows])
+        envelopes, splits, weights, multipliers = {}, {}, {}, {}
+        for piece in self.pieces:
+            box, shape = self._box(piece, batch), self.problem.graph.shapes[piece.source]
+            for node in piece.activations:
+                envelope = OPERATORS[node.op].envelope(node, box)  # type: ignore[misc]
+                envelopes[node.name] = envelope
+                pair = (
+                    None if family.default is None else self._spread(batch[key], piece, shape)
+                    for family, key in ((envelope.lower, "weight_low"), (envelope.upper, "weight_high"))
+                )
+                weights[node.name] = tuple(pair)
+            sign = batch["sign"][:, piece.columns]
+            if bool(sign.any()):
+                point = batch["point"][:, piece.columns]
+                dense = self.spread_piece(sign.to(point.dtype), piece)
+                at = self.spread_piece(point, piece) if bool(point.any()) else None
+                splits[piece.source] = Split(dense, at)
+                multipliers[piece.source] = self._spread(batch["multiplier"], piece, shape)
+        boxes = self.boxes if self.problem.region.batch == 1 else {n: b.select(owner) for n, b in self.boxes.items()}
+        relaxation = Relaxation(boxes, envelopes, splits=splits)
+        return View(region, relaxation, objective, DualPoint(weights, multipliers))
+
+    def refresh(self, batch: Batch, options: IntermediateOptions) -> Tensor:
+        """Bound the open pre-activations anew under what the splits say of earlier ones, in place.
+
+        Returns:
+            (N,) which subproblems are empty: a new end crosses an old one by more than rounding can explain, so no
+            point of the region meets the splits.
+        """
+        graph, empty = (
+            self.problem.graph,
+            torch.zeros(len(batch["bound"]), dtype=torch.bool, device=batch["low"].device),
+        )
+        region = self.problem.region
+        region = region if region.batch == 1 else region.select(batch["owner"])
+        envelopes: dict[str, Envelope] = {}
+        for piece in self.pieces:
+            if envelopes and not envelopes.keys().isdisjoint(ancestors(graph, piece.source)):
+                empty |= self._tighten(piece, batch, region, Relaxation({}, envelopes), options)
+            for node in piece.activations:
+                envelopes[node.name] = OPERATORS[node.op].envelope(node, self._box(piece, batch))  # type: ignore[misc]
+        return empty
+
+    def _tighten(
+        self, piece: Piece, batch: Batch, region: Region, relaxation: Relaxation, options: IntermediateOptions
+    ) -> Tensor:
+        """Cut down the open entries of one pre-activation by the dual function; (N,) which subproblems are empty."""
+        graph, box = self.problem.graph, self._box(piece, batch)
+        masks = [OPERATORS[node.op].splits(node, box) for node in piece.activations]  # type: ignore[misc]
+        rows = wanted_rows(torch.stack(masks).any(0))
+        lower, upper = flat(box.lower), flat(box.upper)
+        low, high = lower.clone(), upper.clone()
+        for part in rows.split(rows_per_chunk(graph, piece.source, box, options.chunk_bytes), dim=1):
+            if part.numel():
+                objective = unit_rows(graph, piece.source, part, lower.dtype)
+                below, above = lower_bound(graph, region, relaxation, objective).chunk(2, dim=1)
+                low.scatter_(1, part, torch.maximum(below, low.gather(1, part)))
+                high.scatter_(1, part, torch.minimum(-above, high.gather(1, part)))
+        root = self.boxes[piece.source]
+        size = flat(torch.maximum(root.lower.abs(), root.upper.abs()))
+        empty = (low - high > EMPTY_BEYOND * size).any(1)
+        batch["low"][:, piece.columns] = torch.minimum(low, high)[:, piece.index]
+        batch["high"][:, piece.columns] = torch.maximum(low, high)[:, piece.index]
+        return empty
+
+    def absorb(self, batch: Batch, dual: DualPoint) -> None:
+        """Write a dual point back into the fields of its subproblems."""
+        for piece in self.pieces:
+            for node in piece.activations:
+                for key, weight in zip(("weight_low", "weight_high"), dual.weights.get(node.name, ()), strict=False):
+                    if weight is not None:
+                        batch[key][:, :, piece.columns] = flat_rows(weight)[:, :, piece.index]
+            if piece.source in dual.multipliers:
+                batch["multiplier"][:, :, piece.columns] = flat_rows(dual.multipliers[piece.source])[:, :, piece.index]
+
+    def evaluate_within(self, batch: Batch, points: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Values of all nodes (N, *X) where every pre-activation is moved into its subproblem's interval on the way.
+
+        Returns:
+            The values, and for each pre-activation where it had to be moved, bool (N, *X).
+        """
+        boxes = {piece.source: self._box(piece, batch) for piece in self.pieces}
+        values, moved = {self.problem.graph.input: points}, {}
+        for node in self.problem.graph.nodes[1:]:
+            inputs = [values[name] for name in node.inputs] or [points]
+            value = OPERATORS[node.op].forward(node, *inputs)
+            if node.name in boxes:
+                inside = torch.minimum(torch.maximum(value, boxes[node.name].lower), boxes[node.name].upper)
+                value, moved[node.name] = inside, inside != value
+            values[node.name] = value
+        return values, moved
+
+    def bound(self, view: View, watch: dict[str, Tensor] | None = None) -> tuple[LinearBound, Tensor]:
+        """Linear bounds at the view's own dual point, and their values (N, S)."""
+        relaxation = view.relaxation
+        graph = self.problem.graph
+        note = None if watch is None else lambda node, A: watch.__setitem__(node.name, A)
+        linear = linear_bound(graph, relaxation.envelopes, view.objective, view.dual, relaxation.splits, note)
+        return linear, linear.constant + view.region.minimum(linear.A[graph.input])
+
+    def _gather(self, values: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([flat(values[piece.source])[:, piece.index] for piece in self.pieces], 1)
+
+    def _box(self, piece: Piece, batch: Batch) -> Box:
+        root = self.boxes[piece.source]
+        ends = []
+        for end, key in (("lower", "low"), ("upper", "high")):
+            value = flat(getattr(root, end))
+            value = value.repeat(len(batch[key]), 1) if len(value) == 1 else value[batch["owner"]]
+            value[:, piece.index] = batch[key][:, piece.columns]
+            ends.append(value.reshape(-1, *root.lower.shape[1:]))
+        return Box(*ends)
+
+    def spread_piece(self, values: Tensor, piece: Piece) -> Tensor:
+        """Numbers of a piece's entries (N, k) in their places, zero elsewhere: (N, *X)."""
+        shape = self.problem.graph.shapes[piece.source]
+        dense = values.new_zeros(len(values), torch.Size(shape).numel())
+        dense[:, piece.index] = values
+        return dense.reshape(-1, *shape)
+
+    def _spread(self, values: Tensor, piece: Piece, shape: tuple[int, ...]) -> Tensor:
+        """Numbers of open entries (N, ..., K) in their places, zero elsewhere: (N, ..., *X)."""
+        dense = values.new_zeros(*values.shape[:-1], torch.Size(shape).numel())
+        dense[..., piece.index] = values[..., piece.columns]
+        return dense.reshape(*values.shape[:-1], *shape)
