@@ -50,6 +50,8 @@ FLOAT64_UP_TO = 100_000
 ATTACK_SHARE = 0.2
 #: share of the remaining time that the search may take before the long attack, and seconds of it without a deadline
 SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
+#: points that onnxruntime may refuse as counterexamples before a search is given up
+REFUSALS = 1000
 #: rounds of the long attack
 MORE_ROUNDS = 3
 #: numbers that one batch of properties may hold in its widest layer
@@ -172,6 +174,7 @@ class _Run:
         self.evidence: list[tuple[_Batch, Bounds]] = []  # of the last rung, where a search starts
         self.searches: list[tuple[_Batch, Search]] = []
         self.confirmed: list[Counterexample] = []  # by the searches
+        self.refused = 0  # points of the searches that seemed to break the property, but were not confirmed
 
     def verdict(self) -> Verdict:
         replayer = None if self.original.file is None else Replayer(self.original)
@@ -200,8 +203,8 @@ class _Run:
             return Falsified(*common, counterexample=counterexample)
         if not self.open:
             return Verified(*common, certificate=tuple(self.proofs))
-        if self.disagreed:
-            reason = Reason.NUMERICAL_DISAGREEMENT
+        if self.disagreed or self.refused:
+            reason = Reason.NO_FILE if replayer is None else Reason.NUMERICAL_DISAGREEMENT
         return Undecided(*common, reason=Reason.TIMEOUT if self.late() else reason)
 
     def stage(self, name: str, replayer: Replayer | None) -> Counterexample | None:
@@ -255,13 +258,17 @@ class _Run:
 
     def _start_search(self, batch: _Batch, found: Bounds, replayer: Replayer | None) -> Search:
         def judge(number: int, x: Tensor) -> bool:
-            if replayer is None:
-                return False
+            """Whether the search may stop: at a counterexample, or where points that seem to be one prove that it
+            cannot end in a proof either."""
             which = batch.numbers[number]
-            point = x.double().cpu().numpy()
-            counterexample = replay(replayer, self.original_query.properties[which], point, which)
-            self.confirmed.extend([] if counterexample is None else [counterexample])
-            return counterexample is not None
+            if replayer is not None:
+                point = x.double().cpu().numpy()
+                counterexample = replay(replayer, self.original_query.properties[which], point, which)
+                if counterexample is not None:
+                    self.confirmed.append(counterexample)
+                    return True
+            self.refused += 1
+            return self.refused >= (REFUSALS if replayer is not None else 1)
 
         wanted = torch.tensor([number in self.open for number in batch.numbers])
         exact = batch.problem if self.dtype == torch.float64 else self.problem(batch.numbers, torch.float64)

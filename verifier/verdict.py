@@ -18,6 +18,7 @@ class Reason(StrEnum):
     MEMORY = "memory"
     METHOD_INCOMPLETE = "method-incomplete"
     NUMERICAL_DISAGREEMENT = "numerical-disagreement"
+    NO_FILE = "no-file"
 
 
 @dataclass(frozen=True)

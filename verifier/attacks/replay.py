@@ -180,9 +180,9 @@ def sample_points(replayer: Replayer, region: Region, count: int, seed: int) -> 
 
 
 def _reason(error: Exception) -> str:
-    """The end of the first line of onnxruntime's message, where it says what is wrong."""
-    line = (str(error).splitlines() or [type(error).__name__])[0].strip()
-    return line if len(line) <= _LONGEST_REASON else f"...{line[-_LONGEST_REASON:]}"
+    """The innermost of the errors in the first line of onnxruntime's message."""
+    line = (str(error).splitlines() or [type(error).__name__])[0].rpartition("[ONNXRuntimeError] : ")[2].strip()
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 def _broken(unsafe: tuple[Polytope, ...], y: np.ndarray) -> list[int]:

@@ -256,11 +256,12 @@ class Frame:
             The values, and for each pre-activation where it had to be moved, bool (N, *X).
         """
         boxes = {piece.source: self._box(piece, batch) for piece in self.pieces}
-        values, moved = {self.problem.graph.input: points}, {}
-        for node in self.problem.graph.nodes[1:]:
+        values: dict[str, Tensor] = {}
+        moved: dict[str, Tensor] = {}
+        for node in self.problem.graph.nodes:
             inputs = [values[name] for name in node.inputs] or [points]
-            value = OPERATORS[node.op].forward(node, *inputs)
-            if node.name in boxes:
+            value = points if node.op == "input" else OPERATORS[node.op].forward(node, *inputs)
+            if node.name in boxes:  # of an activation's input, which can be the network's own
                 inside = torch.minimum(torch.maximum(value, boxes[node.name].lower), boxes[node.name].upper)
                 value, moved[node.name] = inside, inside != value
             values[node.name] = value
