@@ -44,6 +44,27 @@ def mlp(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def saturated(tmp_path: Path) -> Callable[..., Path]:
+    """``saturated("Sigmoid", gain, shift)`` writes ``y = gain * Sigmoid(x) + shift`` with x (1, 1)."""
+
+    def write(op: str, gain: float, shift: float) -> Path:
+        nodes = [
+            helper.make_node(op, ["x"], ["s"], name="squash"),
+            helper.make_node("Gemm", ["s", "gain", "shift"], ["y"], name="gain"),
+        ]
+        constants = [numpy_helper.from_array(np.float32([[gain]]), "gain")]
+        constants.append(numpy_helper.from_array(np.float32([shift]), "shift"))
+        x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1]) for name in "xy")
+        graph = helper.make_graph(nodes, "net", [x], [y], constants)
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "s.onnx"
+        )
+        return tmp_path / "s.onnx"
+
+    return write
+
+
+@pytest.fixture
 def random_net(mlp: Callable[..., Path]) -> Graph:
     """A random 4-16-16-3 ReLU network."""
     generator = np.random.default_rng(0)

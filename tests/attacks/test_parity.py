@@ -48,6 +48,38 @@ def test_cancellation_is_no_error(mlp, cube):
     check_parity(replayer, cube(4))
 
 
+@pytest.mark.parametrize("op, gain, shift, centre", [("Sigmoid", 1e6, 0.0, -17.0), ("Tanh", 1e6, 1e6, -9.5)])
+def test_saturated_activations_are_no_error(saturated, cube, op, gain, shift, centre):
+    """Near zero, onnxruntime's sigmoid has hardly a digit right; a large gain shows it."""
+    replayer = Replayer(load(saturated(op, gain, shift)))
+    y = evaluate(replayer.exact, torch.full((1, 1, 1), centre, dtype=torch.float64)).item()
+    assert abs(replayer.run(np.full((1, 1), centre)).item() - y) > 0.02 * abs(y)
+    check_parity(replayer, cube(1, 0.1, centre))
+
+
+def test_a_wrong_node_after_saturated_activations_is_found(saturated, cube):
+    graph = load(saturated("Sigmoid", 1e6, 1.0))
+    assert [node.op for node in graph.nodes] == ["input", "sigmoid", "linear"]
+    last = graph.nodes[2]
+    wrong = replace(last, constants={**last.constants, "bias": last.constants["bias"] * 2})
+    with pytest.raises(InputError, match="gain"):
+        check_parity(Replayer(replace(graph, nodes=(*graph.nodes[:2], wrong))), cube(1, 0.1, -17.0))
+
+
+def test_a_wrong_activation_is_found(saturated, cube):
+    graph = load(saturated("Sigmoid", 1.0, 0.0))
+    wrong = replace(graph.nodes[1], op="tanh")
+    with pytest.raises(InputError, match="squash"):
+        check_parity(Replayer(replace(graph, nodes=(graph.nodes[0], wrong, graph.nodes[2]))), cube(1))
+
+
+@pytest.mark.parametrize("last", [-3e38, 3e38])
+def test_an_overflow_is_called_so(mlp, cube, last):
+    graph = load(mlp([(np.array([[3e38]]), np.zeros(1)), (np.array([[last]]), np.zeros(1))]))
+    with pytest.raises(InputError, match=r"onnxruntime's value of Gemm 'gemm1' is infinite or NaN"):
+        check_parity(Replayer(graph), cube(1))
+
+
 def test_nan_is_a_difference(random_net, cube):
     with pytest.raises(InputError, match="gemm1"):
         check_parity(Replayer(corrupted(random_net, 1, np.nan)), cube(4))

@@ -12,6 +12,7 @@ import torch
 from verifier.attacks.replay import Replayer, replay
 from verifier.errors import InputError
 from verifier.graph import load
+from verifier.operators import evaluate
 from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box
 
@@ -65,6 +66,47 @@ def test_overflow_is_no_witness(mlp, cube):
     replayer = Replayer(graph)
     assert replayer.run(np.array([[1.0]])).item() == -np.inf
     assert replay(replayer, Property(cube(1), (below(0.0),)), np.array([[1.0]])) is None
+
+
+def test_an_output_that_does_not_come_again_is_no_witness(linear_net, cube, monkeypatch):
+    """onnxruntime returned memory that nothing had been written to."""
+    replayer, prop, corner = Replayer(linear_net), Property(cube(3), (below(-6.0),)), np.array([[-1.0, -1.0, 1.0]])
+    genuine, runs = replayer.run, []
+
+    def garbage(x: np.ndarray) -> np.ndarray:
+        runs.append(x)
+        return genuine(x) if len(runs) % 2 else genuine(x) + np.float32(1e-6)
+
+    monkeypatch.setattr(replayer, "run", garbage)
+    assert replay(replayer, prop, corner) is None
+    assert len(runs) == 2
+
+
+def test_an_output_that_rounding_does_not_explain_is_no_witness(linear_net, cube, monkeypatch):
+    replayer, prop = Replayer(linear_net), Property(cube(3), (below(-100.0),))
+    monkeypatch.setattr(replayer, "run", lambda x: np.array([[-1e30]], dtype=np.float32))
+    assert replay(replayer, prop, np.array([[-1.0, -1.0, 1.0]])) is None
+
+
+def test_a_witness_may_lose_digits_as_the_network_does(mlp, cube):
+    """Large values cancel, so float32 is off by more than its precision, at the witness as everywhere else."""
+    generator = np.random.default_rng(1)
+    weight, last = generator.normal(size=(32, 4)) * 1000, generator.normal(size=(1, 32))
+    copies = np.concatenate([weight, weight]), np.concatenate([np.zeros(32), np.full(32, 1e-3)])
+    replayer = Replayer(load(mlp([copies, (np.concatenate([last, -last], axis=1), np.zeros(1))])))
+    x = np.full((1, 4), float(np.float32(0.3)))
+    y = evaluate(replayer.exact, torch.from_numpy(x).unsqueeze(0)).item()
+    assert abs(replayer.run(x).item() - y) > 1e-3 * abs(y)
+    assert replay(replayer, Property(cube(4), (below(100.0),)), x) is not None
+
+
+def test_what_cannot_be_run_is_refused(linear_net):
+    replayer = Replayer(linear_net)
+    replayer._input = "another"
+    with pytest.raises(InputError, match="onnxruntime cannot run it"):
+        replayer.run(np.ones((1, 3)))
+    with pytest.raises(InputError, match="onnxruntime cannot run it"):
+        replayer.intermediates(np.ones((1, 3)))
 
 
 def test_gzipped_file(linear_net, tmp_path, cube):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from verifier.cli.request import NORMS, Inputs, Request, choose, parse_channels, parse_norm, parse_targets
+from verifier.cli.request import NORMS, Inputs, Request, choose, parse_channels, parse_device, parse_norm, parse_targets
 from verifier.errors import InputError
 
 NAMES = ("--index", "--epsilon", "--norm", "--targets", "--mean", "--std", "--no-clip", "--data-dir")
@@ -31,9 +31,16 @@ def test_channels():
     assert parse_channels(None, "--mean") is None
     assert parse_channels("0.5", "--mean") == (0.5,)
     assert parse_channels("0.49, 5e-1,0.45", "--std") == (0.49, 0.5, 0.45)
-    for text in ("", "a", "1,,2", "nan", "1,inf"):
+    for text in ("", "a", "1,,2", "nan", "1,inf", "1,1e400"):
         with pytest.raises(InputError, match="--std"):
             parse_channels(text, "--std")
+
+
+def test_devices():
+    assert [parse_device(text) for text in ("auto", "cpu", "cuda", "cuda:3")] == ["auto", "cpu", "cuda", "cuda:3"]
+    for text in ("", "meta", "mps", "cuda:", "cuda:-1", "cuda:x", "CPU", "cpu\n"):
+        with pytest.raises(InputError, match="--device"):
+            parse_device(text)
 
 
 def test_a_specification_is_one_query():
@@ -45,6 +52,7 @@ def test_a_specification_is_one_query():
 def test_inputs_of_a_data_set_are_a_query_each():
     what = choose(None, "digits", {**FLAGS, "--index": "0:20", "--epsilon": "8/255"})
     assert isinstance(what, Inputs)
+    assert what.epsilon == 8 / 255
     assert (what.norm, what.targets, what.clip, what.mean, what.folder) == ("inf", None, True, None, None)
     assert Request(Path("n.onnx"), what).count == 20
 

@@ -63,6 +63,21 @@ def test_average_over_a_window_that_hangs_over_the_padding(inclusive: int, opset
     assert graph.output_shape == (1, 2, 3)
 
 
+@pytest.mark.parametrize("op, opset", [("MaxPool", 13), ("AveragePool", 10), ("AveragePool", 13), ("AveragePool", 19)])
+@pytest.mark.parametrize("size, kernel, stride, pads", [(2, 3, 2, (0, 0)), (1, 3, 3, (1, 0)), (2, 4, 3, (0, 1))])
+def test_a_window_larger_than_its_input_in_ceil_mode(op: str, opset: int, size: int, kernel: int, stride: int, pads):
+    attributes = {"kernel_shape": [kernel], "strides": [stride], "pads": list(pads), "ceil_mode": 1}
+    net = model([node(op, "x", "y", **attributes)], shape=(1, 2, size), opset=opset)
+    assert assert_parity(net, inferred_shapes=False).output_shape == (1, 2, 1)
+
+
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_a_window_that_does_not_fit_is_refused(ceil: int):
+    attributes = {"kernel_shape": [5], "strides": [2], "ceil_mode": ceil}
+    with pytest.raises(InputError, match="reaches over 5 entries does not fit into 3"):
+        read(model([node("MaxPool", "x", "y", **attributes)], shape=(1, 1, 3)))
+
+
 @pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
 @pytest.mark.parametrize("shape", [(2, 3, 5), (1, 3, 4, 7), (1, 2, 3, 2, 3), (1, 3, 1, 1)])
 def test_global_pools(op: str, shape: tuple[int, ...]):

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.specs.exact import float_row, parse_number, to_bound
+from verifier.errors import InputError
+from verifier.specs.exact import float_row, parse_epsilon, parse_number, to_bound
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20, places=25))
@@ -55,3 +56,18 @@ def test_rows_are_exact_positive_multiples(coefficients):
 def test_rows_with_too_many_digits_are_refused():
     assert float_row([Fraction(1, 3**40), Fraction(1, 7**30)]) is None
     assert float_row([Fraction(1, 3)]) == ([1.0], 3)
+
+
+@pytest.mark.parametrize(
+    "text, value", [("8/255", 8 / 255), ("0.03", 0.03), ("1e-2", 0.01), (" 2 / 255 ", 2 / 255), ("0", 0.0)]
+)
+def test_epsilon_as_text(text, value):
+    assert parse_epsilon(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1/0", "1/2/3", "-0.1", "-1/255", "nan", "inf", "0.1x", "1e400", "1e300/1e-300"]
+)
+def test_bad_epsilon_text(text):
+    with pytest.raises(InputError, match="--epsilon"):
+        parse_epsilon(text)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from verifier.errors import InputError
 from verifier.specs.property import Polytope, Property, Query
 from verifier.specs.region import Box, LpBall
-from verifier.specs.robustness import Robustness, parse_epsilon, resolve, robustness
+from verifier.specs.robustness import Robustness, resolve, robustness
 
 
 @dataclass
@@ -187,16 +187,3 @@ def test_robustness_needs_two_classes():
 def test_bad_arguments_are_one_sentence(arguments, message):
     with pytest.raises(InputError, match=message):
         robustness(**({"x": [0.5, 0.25], "label": 0, "epsilon": 0.1} | arguments))
-
-
-@pytest.mark.parametrize(
-    "text, value", [("8/255", 8 / 255), ("0.03", 0.03), ("1e-2", 0.01), (" 2 / 255 ", 2 / 255), ("0", 0.0)]
-)
-def test_epsilon_as_text(text, value):
-    assert parse_epsilon(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "a", "1/0", "1/2/3", "-0.1", "-1/255", "nan", "inf", "0.1x"])
-def test_bad_epsilon_text(text):
-    with pytest.raises(InputError, match="--epsilon"):
-        parse_epsilon(text)
