@@ -47,8 +47,10 @@ def summary(rows: list[Row], timeout: float) -> Table:
     for family in [*families, "all"]:
         table.add_row(family, *_figures([row for row in rows if family in ("all", row.family)], timeout))
     for row in rows:
-        if row.wrong or row.verdict == "error":
-            table.caption = f"{table.caption or ''}{row.key}: {row.verdict}, expected {row.expected}: {row.method}\n"
+        if row.wrong or row.refutes or row.verdict == "error":
+            note = "; its witness holds by an independent reading" if row.refutes else ""
+            line = f"{row.key}: {row.verdict}, expected {row.expected}: {row.method}{note}"
+            table.caption = f"{table.caption}\n{line}" if table.caption else line
     return table
 
 

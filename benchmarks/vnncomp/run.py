@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.vnncomp.queries import Instance
+from benchmarks.vnncomp.witness import refutes
 
 #: the engine's verdicts in the competition's words
 WORDS = {"verified": "unsat", "falsified": "sat"}
@@ -29,6 +30,8 @@ class Row:
         seconds: wall time of the whole process.
         engine_seconds: of it, what the engine counts as its own; the rest is process start and reading.
         method: what decided, or the reason for no answer.
+        refutes: a ``sat`` whose witness an independent reading confirms although ``unsat`` was expected: the label
+            does not belong to these files.
     """
 
     key: str
@@ -38,6 +41,7 @@ class Row:
     seconds: float
     engine_seconds: float | None
     method: str
+    refutes: bool = False
 
     @property
     def solved(self) -> bool:
@@ -45,7 +49,7 @@ class Row:
 
     @property
     def wrong(self) -> bool:
-        return {self.verdict, self.expected} == {"sat", "unsat"}
+        return {self.verdict, self.expected} == {"sat", "unsat"} and not self.refutes
 
 
 def run_all(instances: list[Instance], timeout: float, jobs: int, out: Path | None, extra: list[str]) -> Iterator[Row]:
@@ -70,10 +74,11 @@ def read_rows(path: Path) -> list[Row]:
 def run(instance: Instance, timeout: float, jobs: int, extra: list[str]) -> Row:
     """One query in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result.json"
+        result, witness = Path(folder) / "result.json", Path(folder) / "witness.txt"
         command = [
             *(sys.executable, "-m", "verifier", "verify", str(instance.network), str(instance.spec)),
-            *("--timeout", str(timeout), "--json", str(result), "--quiet", *extra),
+            *("--timeout", str(timeout), "--json", str(result), "--witness", str(witness)),
+            *("--quiet", *extra),
         ]
         if jobs > 1:
             command += ["--threads", "1"]
@@ -85,9 +90,11 @@ def run(instance: Instance, timeout: float, jobs: int, extra: list[str]) -> Row:
             error = "killed: no answer in time"
         seconds = time.monotonic() - begun
         results = json.loads(result.read_text())["results"] if result.exists() else []
+        contradicts = bool(results) and results[0]["verdict"] == "falsified" and instance.expected == "unsat"
+        refuted = contradicts and refutes(instance.network, instance.spec, witness)
     if not results:
         return Row(instance.key, instance.family, instance.expected, "error", seconds, None, error[-300:])
     answer = results[0]
     verdict = WORDS.get(answer["verdict"], "unknown")
     method = answer["method"] if verdict != "unknown" else answer["reason"]
-    return Row(instance.key, instance.family, instance.expected, verdict, seconds, answer["seconds"], method)
+    return Row(instance.key, instance.family, instance.expected, verdict, seconds, answer["seconds"], method, refuted)

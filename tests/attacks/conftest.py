@@ -52,8 +52,8 @@ def saturated(tmp_path: Path) -> Callable[..., Path]:
             helper.make_node(op, ["x"], ["s"], name="squash"),
             helper.make_node("Gemm", ["s", "gain", "shift"], ["y"], name="gain"),
         ]
-        constants = [numpy_helper.from_array(np.float32([[gain]]), "gain")]
-        constants.append(numpy_helper.from_array(np.float32([shift]), "shift"))
+        constants = [numpy_helper.from_array(np.array([[gain]], np.float32), "gain")]
+        constants.append(numpy_helper.from_array(np.array([shift], np.float32), "shift"))
         x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1]) for name in "xy")
         graph = helper.make_graph(nodes, "net", [x], [y], constants)
         onnx.save(

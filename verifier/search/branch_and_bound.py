@@ -14,6 +14,7 @@ from verifier.search.activation_split import ActivationSplit
 from verifier.search.input_split import InputSplit
 from verifier.search.ledger import Ledger
 from verifier.search.result import Replay, SearchOptions, SearchResult
+from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 
 #: first share of time that each way of splitting gets, in seconds; it doubles from round to round
@@ -30,7 +31,7 @@ def free_dimensions(region: Region) -> float:
     """Coordinates of a box that are not fixed, the most of the batch; infinite for other sets."""
     if not isinstance(region, Box):
         return float("inf")
-    return int((region.upper > region.lower).flatten(1).sum(1).max())
+    return int(flat(region.upper > region.lower).sum(1).max())
 
 
 class Search:
@@ -50,7 +51,7 @@ class Search:
     def __init__(
         self, problem: Problem, exact: Problem, root: Bounds, wanted: Tensor, options: SearchOptions, replay: Replay
     ):
-        self.wanted = wanted
+        self.wanted = wanted = wanted.to(problem.rows.objective.C.device)
 
         def by_input() -> _Splitting:
             return InputSplit(exact, wanted, options, replay)

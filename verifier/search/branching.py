@@ -149,6 +149,9 @@ def choose(frame: Frame, batch: Batch, scored: tuple[Tensor, ...], at: Splits, c
         low, high = (torch.minimum(gain, enough).clamp(min=0) for gain in (low, high))
         gains.append(torch.minimum(low, high) + ONE_SIDED * torch.maximum(low, high))
     gain = torch.stack(gains, 1) + ONE_SIDED * ranked[0].gather(1, columns)
+    gain = gain.masked_fill(
+        closed.gather(1, columns), -torch.inf
+    )  # where fewer are open than candidates were asked for
     return columns.gather(1, gain.argmax(1, keepdim=True))[:, 0]
 
 

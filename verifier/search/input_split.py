@@ -133,7 +133,7 @@ class InputSplit:
         objective = self.targets.objective(owner)
         C = objective.C.expand(len(row), *objective.C.shape[1:])[torch.arange(len(row)), row].unsqueeze(1)
         both = Objective(objective.node, torch.cat([C, -C], 1))
-        steepest = torch.zeros(len(row), 1)
+        steepest = C.new_zeros(len(row), 1)
         for slopes in ("zero", "one"):
             dual = fixed_point(relaxation.envelopes, slopes)
             A = linear_bound(self.graph, relaxation.envelopes, both, dual).A[self.graph.input]
@@ -159,8 +159,9 @@ class InputSplit:
             middle = (lower + upper) / 2
             score_now = (score * (upper - lower)).masked_fill((middle <= lower) | (middle >= upper), -1)
             best = score_now.max(1)
-            self.ledger.give_up(children["owner"][best.values < 0])
-            keep = (best.values >= 0).nonzero()[:, 0]
+            splittable = best.values >= 0  # a score that overflowed is not a number, and no box may be lost by it
+            self.ledger.give_up(children["owner"][~splittable])
+            keep = splittable.nonzero()[:, 0]
             dim = best.indices[keep].unsqueeze(1)
             halves = {name: value[keep].repeat(2, *(1,) * (value.dim() - 1)) for name, value in children.items()}
             at = middle[keep].gather(1, dim)

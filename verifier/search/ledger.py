@@ -80,8 +80,8 @@ class Ledger:
             margins.scatter_reduce_(0, left["owner"], left["bound"], "amin")
             proved[left["owner"]] = False
         margins[self.failed] = -torch.inf
-        if self.falsified:  # the search ended in the middle of a batch
-            proved[:] = False
+        if self.falsified:  # the search ended in the middle of a batch, which is in no book
+            proved[:], margins[:] = False, -torch.inf
         return SearchResult(margins, proved, self.falsified, self.subproblems)
 
     def try_points(self, points: Tensor, owner: Tensor) -> None:

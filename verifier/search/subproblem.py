@@ -234,6 +234,7 @@ class Frame:
                 high.scatter_(1, part, torch.minimum(-above, high.gather(1, part)))
         root = self.boxes[piece.source]
         size = flat(torch.maximum(root.lower.abs(), root.upper.abs()))
+        size = size if len(size) == 1 else size[batch["owner"]]
         empty = (low - high > EMPTY_BEYOND * size).any(1)
         batch["low"][:, piece.columns] = torch.minimum(low, high)[:, piece.index]
         batch["high"][:, piece.columns] = torch.maximum(low, high)[:, piece.index]
