@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.attacks.witness import read_witness, write_witness
+from verifier.attacks.witness import format_witness, read_witness
 from verifier.errors import InputError
 from verifier.verdict import Counterexample
 
@@ -19,7 +19,7 @@ floats32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 def test_float32_values_survive_both_ways_of_reading(x, y):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "witness.txt"
-        write_witness(path, Counterexample(np.array([x]), np.array([y], dtype=np.float32)))
+        path.write_text(format_witness(Counterexample(np.array([x]), np.array([y], dtype=np.float32))))
         read_x, read_y = read_witness(path)
     assert read_x.tolist() == x and read_y.tolist() == y
     assert read_x.astype(np.float32).tolist() == x
@@ -28,7 +28,7 @@ def test_float32_values_survive_both_ways_of_reading(x, y):
 def test_format(tmp_path):
     path = tmp_path / "witness.txt"
     output = np.array([[0.5, np.float32(0.1)]], dtype=np.float32)
-    write_witness(path, Counterexample(np.array([[[0.1, -2.0]]]), output))
+    path.write_text(format_witness(Counterexample(np.array([[[0.1, -2.0]]]), output)))
     assert path.read_text() == "sat\n((X_0 0.1)\n(X_1 -2.0)\n(Y_0 0.5)\n(Y_1 0.10000000149011612))\n"
 
 
@@ -60,5 +60,3 @@ def test_refuses_what_is_no_witness(tmp_path, text, says):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_witness(tmp_path / "none.txt")
-    with pytest.raises(InputError, match="cannot be written"):
-        write_witness(tmp_path / "none" / "witness.txt", Counterexample(np.ones((1, 1)), np.ones((1, 1), np.float32)))

@@ -28,18 +28,6 @@ def format_witness(counterexample: Counterexample) -> str:
     return "sat\n(" + "\n".join(pairs) + ")\n"
 
 
-def write_witness(path: Path, counterexample: Counterexample) -> None:
-    """Write a counterexample to a file.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    try:
-        path.write_text(format_witness(counterexample), encoding="ascii")
-    except OSError as error:
-        raise InputError(str(path), f"cannot be written ({error.strerror})", "choose another --witness file") from error
-
-
 def read_witness(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Flat input (X,) and output (Y,), float64, of a witness file.
 
