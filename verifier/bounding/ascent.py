@@ -29,6 +29,7 @@ class AscentOptions:
         shared: one set of weights for all rows of a batch element instead of one for each row: less memory, looser.
         patience: stop when no row has gained over this many steps.
         multiplier_step: first step size of the multipliers of splits, in units of the objective's coefficients.
+        cut_step: the same of the multipliers of cuts.
     """
 
     iterations: int = 20
@@ -37,6 +38,7 @@ class AscentOptions:
     shared: bool = False
     patience: int = 10
     multiplier_step: float = 0.1
+    cut_step: float = 0.02
 
 
 def ascend(
@@ -59,12 +61,14 @@ def ascend(
     begin = _start(graph, relaxation, objective, options.shared, start or DualPoint())
     weights = [w for pair in begin.weights.values() for w in pair if w is not None]
     multipliers = list(begin.multipliers.values())
-    free = weights + multipliers
+    free = weights + multipliers + list(begin.cut_multipliers.values())
     if not free:
         return lower_bound(graph, region, relaxation, objective), DualPoint()
     kept = [w.clone() for w in free]
     climbers = [Adam(w, options.step, 1.0) for w in weights]
     climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
+    for name, w in begin.cut_multipliers.items():
+        climbers.append(Adam(w, options.cut_step, math.inf, relaxation.cuts[name].least))
     best, idle = None, 0
     for iteration in range(options.iterations + 1):
         last = iteration == options.iterations or (deadline is not None and monotonic() > deadline)
@@ -86,13 +90,13 @@ def ascend(
 
 
 class Adam:
-    """Ascent steps on one tensor (Kingma and Ba 2015, arXiv 1412.6980), which stays in [0, most].
+    """Ascent steps on one tensor (Kingma and Ba 2015, arXiv 1412.6980), which stays in [least, most].
 
     By hand, since importing `torch.optim` takes as long as importing torch.
     """
 
-    def __init__(self, value: Tensor, size: float, most: float):
-        self.value, self.size, self.most = value, size, most
+    def __init__(self, value: Tensor, size: float, most: float, least: float = 0.0):
+        self.value, self.size, self.most, self.least = value, size, most, least
         self.mean, self.square = torch.zeros_like(value), torch.zeros_like(value)
 
     @torch.no_grad()
@@ -103,11 +107,12 @@ class Adam:
         correction = math.sqrt(1 - _SQUARE_DECAY ** (iteration + 1))
         spread = self.square.sqrt().div_(correction).add_(_EPSILON)
         size = self.size * shrink / (1 - _MEAN_DECAY ** (iteration + 1))
-        self.value.addcdiv_(self.mean, spread, value=size).clamp_(0.0, self.most)
+        self.value.addcdiv_(self.mean, spread, value=size).clamp_(self.least, self.most)
 
 
 def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: bool, start: DualPoint) -> DualPoint:
-    """Free copies of the start: weights of every family with a choice below the objective, multipliers of all splits.
+    """Free copies of the start: weights of every family with a choice below the objective, multipliers of all splits
+    and cuts.
 
     One set a row, or one for all rows; where the start has none, CROWN's own weights and multipliers of zero.
     """
@@ -129,7 +134,12 @@ def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: b
     for name, split in relaxation.splits.items():
         if name in below:
             multipliers[name] = spread(start.multipliers.get(name), torch.zeros_like(split.sign))
-    return DualPoint(weights, multipliers)
+    cuts = {
+        name: start.cut_multipliers[name].detach().clone() if name in start.cut_multipliers else cut.zero(rows)
+        for name, cut in relaxation.cuts.items()
+        if name in below and name in relaxation.envelopes
+    }
+    return DualPoint(weights, multipliers, cuts)
 
 
 def _named(like: DualPoint, values: list[Tensor]) -> DualPoint:
@@ -140,7 +150,8 @@ def _named(like: DualPoint, values: list[Tensor]) -> DualPoint:
         return None if old is None else next(rest)
 
     weights = {name: (following(low), following(high)) for name, (low, high) in like.weights.items()}
-    return DualPoint(weights, {name: next(rest) for name in like.multipliers})
+    multipliers = {name: next(rest) for name in like.multipliers}
+    return DualPoint(weights, multipliers, {name: next(rest) for name in like.cut_multipliers})
 
 
 def ancestors(graph: Graph, name: str) -> set[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from verifier.bounding.relax import relax
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
+from verifier.relaxations.cuts import JointBound
 from verifier.relaxations.envelope import Envelope
 from verifier.specs.region import Box, Region
 
@@ -46,10 +47,13 @@ class DualPoint:
         weights: for each activation, the weights of its lower and its upper family, (B, S, *X) or (B, 1, *X) in
             [0, 1]; None (or no entry) takes CROWN's adaptive rule.
         multipliers: for each node with split constraints, their multipliers, (B, S, *X) >= 0; no entry is zero.
+        cut_multipliers: for each activation with cuts, theirs, in the shape and range that the cuts want (see
+            `Cuts` and `Hulls`); no entry is zero.
     """
 
     weights: Mapping[str, tuple[Tensor | None, Tensor | None]] = field(default_factory=dict)
     multipliers: Mapping[str, Tensor] = field(default_factory=dict)
+    cut_multipliers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ class Relaxation:
             stops at its output and uses that node's box: with no envelopes at all it is interval propagation.
         steps: for each node whose box was tightened, the rows (B, R) and dual points that did it, as evidence.
         splits: for each node that is split, what is assumed of its value on top of the region.
+        cuts: for each activation that has some, what is known jointly of its neurons' inputs and outputs.
     """
 
     boxes: Mapping[str, Box]
     envelopes: Mapping[str, Envelope]
     steps: Mapping[str, tuple[tuple[Tensor, DualPoint], ...]] = field(default_factory=dict)
     splits: Mapping[str, Split] = field(default_factory=dict)
+    cuts: Mapping[str, JointBound] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def lower_bound(
         objective: the rows.
         dual: the dual point; None is CROWN's.
     """
-    bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits)
+    bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, cuts=relaxation.cuts)
     total = bound.constant
     for name, A in bound.A.items():
         total = total + (region if name == graph.input else relaxation.boxes[name]).minimum(A)
@@ -144,18 +150,20 @@ def linear_bound(
     dual: DualPoint | None = None,
     splits: Mapping[str, Split] = MappingProxyType({}),
     watch: Callable[[Node, Tensor], None] | None = None,
+    cuts: Mapping[str, JointBound] = MappingProxyType({}),
 ) -> LinearBound:
     """Push an objective back towards the input: at an activation every coefficient takes the line of its sign.
 
     A split ``sign * (x - point) >= 0`` enters with its multiplier as in beta-CROWN (Wang et al. 2021, arXiv
-    2103.06624): subtracting a non-negative multiple of what is non-negative can only lower the objective.
+    2103.06624): subtracting a non-negative multiple of what is non-negative can only lower the objective. So do cuts,
+    in part on the activation's output and in part on its input.
 
     Args:
         splits: what is assumed of nodes; those whose multipliers are in `dual` enter.
         watch: called with every node that is reached (but for the input) and the coefficients on it.
+        cuts: of activations; those whose multipliers are in `dual` enter.
     """
-    weights = {} if dual is None else dual.weights
-    multipliers = {} if dual is None else dual.multipliers
+    dual = dual or DualPoint()
     pending: dict[str, Tensor] = {objective.node: objective.C}
     zero = objective.C.new_zeros(objective.C.shape[:2])
     constants = [zero if objective.offset is None else objective.offset]
@@ -164,19 +172,22 @@ def linear_bound(
         A = pending.pop(node.name, None)
         if A is None:
             continue
-        if node.name in multipliers:
-            A, constant = _apply_split(A, splits[node.name], multipliers[node.name])
+        if node.name in dual.multipliers:
+            A, constant = _apply_split(A, splits[node.name], dual.multipliers[node.name])
             constants += [] if constant is None else [constant]
-        operator = OPERATORS.get(node.op)
+        operator, on_input = OPERATORS.get(node.op), None
+        if node.name in dual.cut_multipliers and node.name in envelopes:
+            A, on_input, constant = _apply_cuts(A, cuts[node.name], dual.cut_multipliers[node.name])
+            constants.append(constant)
         if watch is not None and operator is not None:
             watch(node, A)
         if operator is None or (operator.adjoint is None and node.name not in envelopes):
             stopped[node.name] = A  # the input, or an activation without an envelope
             continue
         if operator.adjoint is None:
-            envelope, pair = envelopes[node.name], weights.get(node.name, (None, None))
+            envelope, pair = envelopes[node.name], dual.weights.get(node.name, (None, None))
             part, constant = relax(A, envelope.lower.line(pair[0]), envelope.upper.line(pair[1]))
-            parts: tuple[Tensor | None, ...] = (part,)
+            parts: tuple[Tensor | None, ...] = (part if on_input is None else part + on_input,)
         else:
             parts, constant = operator.adjoint(node, A, tuple(graph.shapes[name] for name in node.inputs))
         if constant is not None:
@@ -194,3 +205,11 @@ def _apply_split(A: Tensor, split: Split, multipliers: Tensor) -> tuple[Tensor, 
     if split.point is None:
         return A - push, None
     return A - push, (push * split.point.unsqueeze(1)).reshape(*push.shape[:2], -1).sum(2)
+
+
+def _apply_cuts(A: Tensor, cuts: JointBound, multipliers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Coefficients on the activation's output with what the cuts add, their coefficients on its input, and the
+    constant (B, S)."""
+    on_output, on_input, constant = cuts.push(multipliers, A.shape[2:].numel())
+    shape = (*on_output.shape[:2], *A.shape[2:])
+    return A + on_output.reshape(shape), on_input.reshape(shape), constant

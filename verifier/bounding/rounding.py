@@ -16,7 +16,7 @@ from verifier.bounding.relax import relax
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Line
-from verifier.specs.box import Box, flat_rows
+from verifier.specs.box import Box, flat, flat_rows
 
 
 def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, dual: DualPoint) -> Tensor:
@@ -38,13 +38,16 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
         else:
             terms.append(_affine_terms(graph, relaxation, node, size + blurred.pop(node.name, 0)))
 
-    linear = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, watch)
+    linear = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, watch, relaxation.cuts)
     for node in graph.nodes:
         if node.name in blurred and node.op != "input" and OPERATORS[node.op].adjoint is not None:
             terms.append(_affine_terms(graph, relaxation, node, blurred[node.name]))
     terms += [_inner(A.abs(), relaxation.boxes[name]) for name, A in linear.A.items()]
     # what splits add up, multipliers times values and times points, which lie in the boxes
     terms += [2 * _inner(size, relaxation.boxes[name]) for name, size in dual.multipliers.items()]
+    for name, size in dual.cut_multipliers.items():
+        if name in relaxation.envelopes:
+            terms.append(_cut_terms(graph, relaxation, name, size))
     if objective.offset is not None:
         terms.append(objective.offset.abs())
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
@@ -53,6 +56,16 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
 def _inner(A: Tensor, box: Box) -> Tensor:
     """``<A, |x|>`` (B, S) at its largest over a box."""
     return flat_rows(A * torch.maximum(box.lower.abs(), box.upper.abs()).unsqueeze(1)).sum(2)
+
+
+def _cut_terms(graph: Graph, relaxation: Relaxation, name: str, multipliers: Tensor) -> Tensor:
+    """What the cuts of an activation add up, in absolute values (B, S)."""
+    source = next(node for node in graph.nodes if node.name == name).inputs[0]
+    z, x = (
+        flat(torch.maximum(box.lower.abs(), box.upper.abs()))
+        for box in (relaxation.boxes[name], relaxation.boxes[source])
+    )
+    return relaxation.cuts[name].terms(multipliers, z, x)
 
 
 def _affine_terms(graph: Graph, relaxation: Relaxation, node: Node, A: Tensor) -> Tensor:

@@ -71,13 +71,16 @@ def _always(node: Node, box: Box) -> Tensor:
 
 
 OPERATORS = (
-    Operator("relu", _relu, _relu_interval, envelope=_relu_envelope, splits=_relu_splits),
+    Operator(
+        "relu", _relu, _relu_interval, envelope=_relu_envelope, splits=_relu_splits, kinks=lambda node: (0.0,)
+    ),
     Operator(
         "clip",
         _clip,
         lambda node, box: Box(_clip(node, box.lower), _clip(node, box.upper)),
         envelope=_clip_envelope,
         splits=_clip_splits,
+        kinks=lambda node: (node.attributes["low"], node.attributes["high"]),
     ),
     Operator(
         "sigmoid",

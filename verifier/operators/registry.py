@@ -33,6 +33,8 @@ class Operator:
         envelope: for activations, ``(node, box) -> Envelope`` of the elementwise function over its input's box.
         splits: for activations, ``(node, box) -> bool (B, *X)``: neurons whose envelope depends on the box, so
             that tighter bounds of their input pay.
+        kinks: for piecewise linear activations, ``(node) -> inputs at which they bend``: these can be relaxed several
+            neurons at a time.
 
     An operator with neither adjoint nor envelope has no bound rule: it can be evaluated but not certified.
     """
@@ -43,6 +45,7 @@ class Operator:
     adjoint: Callable[[Node, Tensor, tuple[Shape, ...]], Adjoint] | None = None
     envelope: Callable[[Node, Box], Envelope] | None = None
     splits: Callable[[Node, Box], Tensor] | None = None
+    kinks: Callable[[Node], tuple[float, ...]] | None = None
 
     @property
     def bounded(self) -> bool:
