@@ -345,6 +345,7 @@ def _proof(name: str, problem: Problem, found: Bounds) -> Proof:
         intermediate=found.relaxation.steps,
         rows=problem.rows,
         bounds=found.lower,
+        cuts=found.relaxation.cuts,
     )
 
 

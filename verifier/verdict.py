@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class Proof:
         intermediate: node name -> how its box was proved: ``(rows, dual)`` steps in the order they were taken.
         rows: the `Rows` of the properties, side by side, with the polytopes they belong to.
         bounds: (B, S) certified minimum of every row; each polytope has one that is positive.
+        cuts: activation name -> groups of its neurons, and the cuts on them.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Proof:
     intermediate: Mapping[str, Any]
     rows: Any
     bounds: Any
+    cuts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tests.laws.networks import Case, case
 from tests.operators.build import Builder
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
-from verifier.bounding.intermediate import IntermediateOptions, by_dual, interval_only, relax_network
-from verifier.bounding.krelu import KReluOptions, derive_again, joint_bounds
+from verifier.bounding.intermediate import IntermediateOptions, Join, by_dual, interval_only, relax_network
+from verifier.bounding.krelu import KReluOptions, join_again, join_groups
 from verifier.bounding.rounding import rounding_scale
 from verifier.operators import OPERATORS, evaluate_all, place
 from verifier.relaxations.cuts import Cuts, Hulls, JointBound
@@ -33,9 +33,9 @@ PROBLEMS = {
 }
 
 
-def _relaxed(problem: Case) -> Relaxation:
+def _relaxed(problem: Case, join: Join | None = None) -> Relaxation:
     graph, region = problem.graph, problem.region
-    return relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    return relax_network(graph, region, by_dual(graph, region, IntermediateOptions()), join)
 
 
 def _handmade(problem: Case, relaxation: Relaxation, kind: str, generator: torch.Generator) -> dict[str, JointBound]:
@@ -106,9 +106,9 @@ def test_k_relu_holds_at_every_point(name: str, kind: str, seed: int, k: int, fa
     """Values of sampled points satisfy every cut, and no multipliers exceed what was attacked."""
     problem = case(name, kind, seed)
     graph, region, generator = problem.graph, problem.region, problem.generator
-    relaxation = _relaxed(problem)
     groups = GroupOptions(size=k, partition=4, overlap=k - 1, least_area=0.0)
-    cuts = joint_bounds(graph, region, relaxation, KReluOptions(groups, facets=facets))
+    relaxation = _relaxed(problem, join_groups(graph, region, KReluOptions(groups, facets=facets)))
+    cuts = dict(relaxation.cuts)
     values = evaluate_all(graph, region.sample(64, generator).flatten(0, 1))
     for node in graph.nodes:
         cut = cuts.get(node.name)
@@ -121,13 +121,12 @@ def test_k_relu_holds_at_every_point(name: str, kind: str, seed: int, k: int, fa
         assert bool((total <= SLACK).all()), (node.name, float(total.max()))
     attacked = attacked_minimum(graph, region, problem.C, problem.generator)
     objective = Objective(graph.output, problem.C)
-    relaxation = replace(relaxation, cuts=cuts)
     dual = DualPoint(_weights(relaxation, 3, generator), cut_multipliers=_drawn(cuts, 3, size, generator))
     assert bool((lower_bound(graph, region, relaxation, objective, dual) <= attacked + SLACK).all())
     climbed, _ = ascend(graph, region, relaxation, objective, AscentOptions(iterations=8, cut_step=0.1))
     assert bool((climbed <= attacked + SLACK).all())
-    again = derive_again(graph, region, relaxation, cuts)
-    assert bool((lower_bound(graph, region, replace(relaxation, cuts=again), objective, dual) <= attacked + SLACK).all())
+    again = _relaxed(problem, join_again(graph, region, cuts))
+    assert bool((lower_bound(graph, region, again, objective, dual) <= attacked + SLACK).all())
 
 
 @pytest.mark.parametrize("facets", [True, False])
@@ -143,6 +142,6 @@ def test_two_relus_pass_the_convex_barrier(facets: bool):
     options = AscentOptions(iterations=300, cut_step=0.05, decay=0.98, patience=300)
     alone, _ = ascend(graph, region, relaxation, objective, options)
     assert alone.item() == pytest.approx(-3.0)
-    together = replace(relaxation, cuts=joint_bounds(graph, region, relaxation, KReluOptions(facets=facets)))
+    together = relax_network(graph, region, interval_only, join_groups(graph, region, KReluOptions(facets=facets)))
     found, _ = ascend(graph, region, together, objective, options)
     assert found.item() == pytest.approx(-2.0, abs=1e-3) and found.item() <= -2.0

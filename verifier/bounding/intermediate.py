@@ -21,6 +21,7 @@ from verifier.bounding.interval import step
 from verifier.bounding.windows import largest_window, window_bounds
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
+from verifier.relaxations.cuts import JointBound
 from verifier.relaxations.envelope import Envelope
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
@@ -33,6 +34,8 @@ MIXING = {"linear", "conv", "conv_transpose", "sum"}
 Steps = tuple[tuple[Tensor, DualPoint], ...]
 #: (node name, relaxation so far, bool (B, *X) of the entries that matter) -> tighter box and the steps that prove it
 Tighten = Callable[[str, Relaxation, Callable[[Box], Tensor]], tuple[Box, Steps]]
+#: (activation, relaxation of all that comes before it) -> cuts on its neurons, or None
+Join = Callable[[Node, Relaxation], JointBound | None]
 
 
 @dataclass(frozen=True)
@@ -96,24 +99,28 @@ def by_steps(graph: Graph, region: Region, steps: Mapping[str, Steps]) -> Tighte
     return tighten
 
 
-def relax_network(graph: Graph, region: Region, tighten: Tighten) -> Relaxation:
+def relax_network(graph: Graph, region: Region, tighten: Tighten, join: Join | None = None) -> Relaxation:
     """Boxes of all nodes and envelopes of all activations of a placed graph over a region, in topological order.
 
-    Intervals first; `tighten` improves the box of each activation's input before its envelope is taken.
+    Intervals first; `tighten` improves the box of each activation's input before its envelope is taken, and `join`
+    then adds cuts.
     """
     boxes: dict[str, Box] = {graph.input: region.enclosing_box()}
     relaxed: dict[str, Envelope] = {}
     steps: dict[str, Steps] = {}
+    cuts: dict[str, JointBound] = {}
     for node in graph.nodes[1:]:
         operator = OPERATORS[node.op]
         if operator.envelope is not None:
             source = node.inputs[0]
             if source not in steps:
                 wanted = partial(_split_by_any, _activations_of(graph, source))
-                boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed), wanted)
+                boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed, cuts=cuts), wanted)
             relaxed[node.name] = operator.envelope(node, boxes[source])
+            cut = None if join is None else join(node, Relaxation(boxes, relaxed, cuts=cuts))
+            cuts |= {} if cut is None else {node.name: cut}
         boxes[node.name] = step(node, boxes, graph.input)
-    return Relaxation(boxes, relaxed, steps)
+    return Relaxation(boxes, relaxed, steps, cuts=cuts)
 
 
 def _activations_of(graph: Graph, source: str) -> list[Node]:

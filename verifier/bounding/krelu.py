@@ -18,6 +18,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import ancestors
 from verifier.bounding.dual import Objective, Relaxation, lower_bound
+from verifier.bounding.intermediate import Join
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts, Hulls, JointBound
@@ -44,51 +45,46 @@ class KReluOptions:
     chunk_bytes: int = 8 << 20
 
 
-def joint_bounds(
-    graph: Graph, region: Region, relaxation: Relaxation, options: KReluOptions, deadline: float | None = None
-) -> dict[str, JointBound]:
-    """Cuts of every piecewise linear activation with enough unstable neurons.
+def join_groups(graph: Graph, region: Region, options: KReluOptions, deadline: float | None = None) -> Join:
+    """Cuts for every piecewise linear activation with enough unstable neurons.
 
     Args:
-        relaxation: boxes and envelopes of all activations.
-        deadline: `time.monotonic` value after which no further activation is begun.
+        deadline: `time.monotonic` value after which no further activation gets any.
     """
-    found: dict[str, JointBound] = {}
-    for node in graph.nodes:
-        if node.name not in relaxation.envelopes or OPERATORS[node.op].kinks is None:
-            continue
-        if deadline is not None and monotonic() > deadline:
-            break
-        box, splits = relaxation.boxes[node.inputs[0]], OPERATORS[node.op].splits
-        assert splits is not None
-        groups = choose_groups(flat(box.lower), flat(box.upper), flat(splits(node, box)), options.groups)
-        if groups is not None:
-            points = _points(graph, region, relaxation, node, groups, options.chunk_bytes)
-            dtype = box.lower.dtype
-            found[node.name] = _cuts(groups, points, dtype) if options.facets else Hulls(groups, points.to(dtype))
-    return found
+
+    def join(node: Node, relaxation: Relaxation) -> JointBound | None:
+        operator, box = OPERATORS[node.op], relaxation.boxes[node.inputs[0]]
+        late = deadline is not None and monotonic() > deadline
+        if operator.kinks is None or operator.splits is None or late:
+            return None
+        groups = choose_groups(flat(box.lower), flat(box.upper), flat(operator.splits(node, box)), options.groups)
+        if groups is None:
+            return None
+        points = _points(graph, region, relaxation, node, groups, options.chunk_bytes)
+        if not options.facets:
+            return Hulls(groups, points.to(box.lower.dtype))
+        normals = facets(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+        return _with_limits(groups, normals.to(box.lower.dtype), points)
+
+    return join
 
 
-def derive_again(
-    graph: Graph, region: Region, relaxation: Relaxation, evidence: Mapping[str, JointBound]
-) -> dict[str, JointBound]:
-    """The cuts that the groups and normals of `evidence` have over another relaxation, such as one in float64."""
-    found: dict[str, JointBound] = {}
-    for node in graph.nodes:
-        old = evidence.get(node.name)
-        if isinstance(old, Cuts | Hulls):
-            dtype = relaxation.boxes[node.name].lower.dtype
-            points = _points(graph, region, relaxation, node, old.index, KReluOptions().chunk_bytes)
-            if isinstance(old, Hulls):
-                found[node.name] = Hulls(old.index, points.to(dtype))
-            else:
-                found[node.name] = _with_limits(old.index, torch.cat([old.P, old.R], -1).to(dtype), points)
-    return found
+def join_again(graph: Graph, region: Region, evidence: Mapping[str, JointBound]) -> Join:
+    """The cuts that the groups and normals of `evidence` have over another relaxation, such as one in float64.
 
+    Nothing of it is trusted: octahedra, points and limits are computed anew.
+    """
 
-def _cuts(groups: Tensor, points: Tensor, dtype: torch.dtype) -> Cuts:
-    normals = facets(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-    return _with_limits(groups, normals.to(dtype), points)
+    def join(node: Node, relaxation: Relaxation) -> JointBound | None:
+        old, dtype = evidence.get(node.name), relaxation.boxes[node.inputs[0]].lower.dtype
+        if not isinstance(old, Cuts | Hulls):
+            return None
+        points = _points(graph, region, relaxation, node, old.index, KReluOptions().chunk_bytes)
+        if isinstance(old, Hulls):
+            return Hulls(old.index, points.to(dtype))
+        return _with_limits(old.index, torch.cat([old.P, old.R], -1).to(dtype), points)
+
+    return join
 
 
 def _with_limits(groups: Tensor, normals: Tensor, points: Tensor) -> Cuts:

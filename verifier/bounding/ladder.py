@@ -16,6 +16,7 @@ from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Relaxation, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, by_steps, interval_only, relax_network
 from verifier.bounding.interval import interval_relaxation
+from verifier.bounding.krelu import KReluOptions, join_again, join_groups
 from verifier.bounding.rounding import rounding_scale
 from verifier.bounding.rows import Rows
 from verifier.graph.ir import Graph
@@ -45,12 +46,16 @@ class LadderOptions:
     Args:
         intermediate: boxes of CROWN and alpha-CROWN; the ascent in it is alpha-CROWN's alone.
         final: the ascent on the property's rows.
+        joint: cuts on groups of neurons (k-ReLU).
+        with_cuts: the ascent on the property's rows where there are cuts.
     """
 
     intermediate: IntermediateOptions = field(
         default_factory=lambda: IntermediateOptions(ascent=AscentOptions(iterations=10, step=0.5, decay=0.9))
     )
     final: AscentOptions = field(default_factory=AscentOptions)
+    joint: KReluOptions = field(default_factory=KReluOptions)
+    with_cuts: AscentOptions = field(default_factory=lambda: AscentOptions(iterations=60, step=0.1, cut_step=0.05))
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,15 @@ def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None
     return climb(problem, relax_network(problem.graph, problem.region, tighten), options.final, deadline)
 
 
+def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
+    """Ascent on line weights and multipliers of cuts on groups of neurons, over CROWN's boxes (Singh et al. 2019)."""
+    intermediate = replace(options.intermediate, ascent=None)
+    tighten = by_dual(problem.graph, problem.region, intermediate, deadline)
+    join = join_groups(problem.graph, problem.region, options.joint, deadline)
+    relaxation = relax_network(problem.graph, problem.region, tighten, join)
+    return climb(problem, relaxation, options.with_cuts, deadline)
+
+
 def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, deadline: float | None = None) -> Bounds:
     """Ascent on the property's rows over boxes that stand; ends early once every polytope is missed."""
 
@@ -111,7 +125,7 @@ def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, dead
 
 Method = Callable[[Problem, LadderOptions, float | None], Bounds]
 METHODS: Mapping[str, Method] = MappingProxyType(
-    {"ibp": ibp, "crown-ibp": crown_ibp, "crown": crown, "alpha-crown": alpha_crown}
+    {"ibp": ibp, "crown-ibp": crown_ibp, "crown": crown, "alpha-crown": alpha_crown, "k-relu": k_relu}
 )
 
 
@@ -179,12 +193,15 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     dtype = problem.rows.objective.C.dtype
 
     def cast(dual: DualPoint) -> DualPoint:
-        return DualPoint({n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()})
+        weights = {n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()}
+        return DualPoint(weights, cut_multipliers={n: m.to(dtype) for n, m in dual.cut_multipliers.items()})
 
     steps = {
         name: tuple((rows, cast(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
     }
-    relaxation = relax_network(problem.graph, problem.region, by_steps(problem.graph, problem.region, steps))
+    graph, region = problem.graph, problem.region
+    join = join_again(graph, region, evidence.relaxation.cuts)
+    relaxation = relax_network(graph, region, by_steps(graph, region, steps), join)
     dual = cast(evidence.dual)
     lower = None
     if evidence.relaxation.envelopes:

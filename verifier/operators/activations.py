@@ -71,9 +71,7 @@ def _always(node: Node, box: Box) -> Tensor:
 
 
 OPERATORS = (
-    Operator(
-        "relu", _relu, _relu_interval, envelope=_relu_envelope, splits=_relu_splits, kinks=lambda node: (0.0,)
-    ),
+    Operator("relu", _relu, _relu_interval, envelope=_relu_envelope, splits=_relu_splits, kinks=lambda node: (0.0,)),
     Operator(
         "clip",
         _clip,

@@ -67,9 +67,7 @@ def _meetings(k: int, kinks: int) -> tuple[Tensor, Tensor, Tensor]:
     return normals, choices[meet], torch.linalg.inv(matrices[meet])
 
 
-def _corners(
-    limits: Tensor, kinks: tuple[float, ...], normals: Tensor, choices: Tensor, inverses: Tensor
-) -> Tensor:
+def _corners(limits: Tensor, kinks: tuple[float, ...], normals: Tensor, choices: Tensor, inverses: Tensor) -> Tensor:
     k = normals.shape[1]
     normals, choices, inverses = (x.to(limits.device) for x in (normals, choices, inverses))
     planes = torch.cat([limits, *[torch.full_like(limits[:, :k], kink) for kink in kinks]], 1)
@@ -93,7 +91,10 @@ def _or_box(points: Tensor, limits: Tensor, kinks: tuple[float, ...], found: Ten
     low, high = torch.minimum(lower, upper), torch.maximum(lower, upper)
     ends = [low, high, *(torch.full_like(low, kink).clamp(low, high) for kink in kinks)]
     grid = torch.stack(
-        [torch.stack([ends[c][:, i] for i, c in enumerate(choice)], 1) for choice in product(range(len(ends)), repeat=k)],
+        [
+            torch.stack([ends[c][:, i] for i, c in enumerate(choice)], 1)
+            for choice in product(range(len(ends)), repeat=k)
+        ],
         1,
     )
     most = max(points.shape[1], grid.shape[1])
