@@ -81,7 +81,7 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
                 if late() or rows.numel() == 0:
                     break
                 bound, dual = _both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
-                box, steps = _intersect(box, rows, bound), (*steps, (rows, dual))
+                box, steps = intersect(box, rows, bound), (*steps, (rows, dual))
         return box, steps
 
     return tighten
@@ -93,7 +93,7 @@ def by_steps(graph: Graph, region: Region, steps: Mapping[str, Steps]) -> Tighte
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         box = relaxation.boxes[name]
         for rows, dual in steps.get(name, ()):
-            box = _intersect(box, rows, unit_bounds(graph, region, relaxation, name, rows, dual))
+            box = intersect(box, rows, unit_bounds(graph, region, relaxation, name, rows, dual))
         return box, steps.get(name, ())
 
     return tighten
@@ -117,7 +117,7 @@ def relax_network(graph: Graph, region: Region, tighten: Tighten, join: Join | N
                 wanted = partial(_split_by_any, _activations_of(graph, source))
                 boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed, cuts=cuts), wanted)
             relaxed[node.name] = operator.envelope(node, boxes[source])
-            cut = None if join is None else join(node, Relaxation(boxes, relaxed, cuts=cuts))
+            cut = None if join is None else join(node, Relaxation(boxes, relaxed, steps, cuts=cuts))
             cuts |= {} if cut is None else {node.name: cut}
         boxes[node.name] = step(node, boxes, graph.input)
     return Relaxation(boxes, relaxed, steps, cuts=cuts)
@@ -180,7 +180,7 @@ def unit_bounds(
     return lower_bound(graph, region, relaxation, objective, dual)
 
 
-def _intersect(box: Box, rows: Tensor, bound: Tensor) -> Box:
+def intersect(box: Box, rows: Tensor, bound: Tensor) -> Box:
     """A box (B, *X) cut down by bounds (B, 2R) of some entries and of their negatives.
 
     Rounding can push the two sides of a nearly constant entry past each other; then both ends are swapped back.
@@ -213,10 +213,14 @@ def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Obje
     return Objective(name, C.reshape(batch, 2 * count, *shape))
 
 
-def rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int) -> int:
-    """How many entries of a node can be bounded at a time, both sides of each, in the dense way."""
+def rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int, more: int = 0) -> int:
+    """How many entries of a node can be bounded at a time, both sides of each, in the dense way.
+
+    Args:
+        more: numbers that a row takes besides its coefficients.
+    """
     widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
-    return max(1, chunk_bytes // (2 * box.batch * box.lower.element_size() * widest))
+    return max(1, chunk_bytes // (2 * box.batch * box.lower.element_size() * (widest + more)))
 
 
 def _rows_per_chunk(

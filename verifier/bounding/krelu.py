@@ -8,25 +8,34 @@ Axes: B batch, G groups, D directions, k neurons of a group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from time import monotonic
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import ancestors
-from verifier.bounding.dual import Objective, Relaxation, lower_bound
-from verifier.bounding.intermediate import Join
+from verifier.bounding.ascent import ancestors, ascend
+from verifier.bounding.dual import Relaxation
+from verifier.bounding.intermediate import (
+    IntermediateOptions,
+    Join,
+    Steps,
+    Tighten,
+    by_dual,
+    intersect,
+    rows_per_chunk,
+    unit_rows,
+)
+from verifier.bounding.octahedra import octahedra
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts, Hulls, JointBound
 from verifier.relaxations.groups import GroupOptions, choose_groups
 from verifier.relaxations.hulls import facets, limits
-from verifier.relaxations.octahedra import corners, directions
+from verifier.relaxations.octahedra import corners
 from verifier.specs.box import flat
-from verifier.specs.region import Region
+from verifier.specs.region import Box, Region
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,58 @@ class KReluOptions:
         groups: which neurons go together.
         facets: whether the hulls' facets are computed (`Cuts`), or their corners only (`Hulls`), which is all that
             can be had for groups of more than three.
-        chunk_bytes: memory that the coefficients of one chunk of directions take in the widest layer.
+        chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
+        budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
+            area come first, and the boxes of those beyond it are tightened without cuts.
     """
 
     groups: GroupOptions = field(default_factory=GroupOptions)
     facets: bool = True
     chunk_bytes: int = 8 << 20
+    budget: int = 1 << 25
+
+
+def by_dual_with_cuts(
+    graph: Graph,
+    region: Region,
+    intermediate: IntermediateOptions,
+    options: KReluOptions,
+    deadline: float | None = None,
+) -> Tighten:
+    """Tighten boxes by the dual function at CROWN's point, then by ascent that also climbs on the cuts before a node.
+
+    Args:
+        intermediate: its ascent is the one with cuts; None leaves it at CROWN's boxes.
+    """
+    ascent = intermediate.ascent
+    first = by_dual(graph, region, replace(intermediate, ascent=None), deadline)
+
+    def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+        box, steps = first(name, relaxation, wanted)
+        if ascent is None or not steps:  # intervals that are exact need none
+            return box, steps
+        below = ancestors(graph, name)
+        each = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
+        rows = _by_area(box, wanted(box))
+        count = min(rows.shape[1], options.budget // max(1, 2 * box.batch * each))
+        for part, cuts, numbers in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
+            size = rows_per_chunk(graph, name, box, options.chunk_bytes, numbers)
+            for chunk in part.split(size, dim=1) if part.numel() else ():
+                if deadline is not None and monotonic() > deadline:
+                    return box, steps
+                now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
+                objective = unit_rows(graph, name, chunk, box.lower.dtype)
+                bound, dual = ascend(graph, region, now, objective, ascent, deadline=deadline)
+                box, steps = intersect(box, chunk, bound), (*steps, (chunk, dual))
+        return box, steps
+
+    return tighten
+
+
+def _by_area(box: Box, wanted: Tensor) -> Tensor:
+    """Flat indices (B, R) of the wanted entries, those of the largest triangle first."""
+    area = torch.where(flat(wanted), -flat(box.lower) * flat(box.upper), -torch.inf)
+    return area.argsort(dim=1, descending=True, stable=True)[:, : int(flat(wanted).sum(1).max())]
 
 
 def join_groups(graph: Graph, region: Region, options: KReluOptions, deadline: float | None = None) -> Join:
@@ -112,27 +167,3 @@ def _of_entries(graph: Graph, node: Node, groups: Tensor) -> Node:
         name: value.double().expand(shape).reshape(-1)[groups].unsqueeze(-2) for name, value in node.constants.items()
     }
     return replace(node, constants=constants)
-
-
-def octahedra(
-    graph: Graph, region: Region, relaxation: Relaxation, name: str, groups: Tensor, chunk_bytes: int
-) -> Tensor:
-    """Upper limits (B, G, D) of a node's groups (B, G, k) in all `directions`, by the dual function at CROWN's point.
-
-    Those of single entries are the node's box; all others are rows of backward passes, chunked to the memory.
-    """
-    batch, count, k = groups.shape
-    box = relaxation.boxes[name]
-    lower, upper = (flat(end).gather(1, groups.flatten(1)).reshape(groups.shape) for end in (box.lower, box.upper))
-    several = directions(k)[2 * k :].to(lower)
-    widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
-    step = max(1, chunk_bytes // (batch * len(several) * lower.element_size() * widest))
-    shape = graph.shapes[name]
-    found = []
-    for part in groups.split(step, dim=1):
-        rows = lower.new_zeros(*part.shape[:2], len(several), prod(shape))
-        index = part.unsqueeze(2).expand(-1, -1, len(several), -1)
-        rows.scatter_(3, index, -several.expand(*index.shape))
-        objective = Objective(name, rows.reshape(batch, -1, *shape))
-        found.append(-lower_bound(graph, region, relaxation, objective).unflatten(1, (part.shape[1], -1)))
-    return torch.cat([upper, -lower, torch.cat(found, 1)], -1)

@@ -16,7 +16,7 @@ from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Relaxation, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, by_steps, interval_only, relax_network
 from verifier.bounding.interval import interval_relaxation
-from verifier.bounding.krelu import KReluOptions, join_again, join_groups
+from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
 from verifier.bounding.rounding import rounding_scale
 from verifier.bounding.rows import Rows
 from verifier.graph.ir import Graph
@@ -47,7 +47,7 @@ class LadderOptions:
         intermediate: boxes of CROWN and alpha-CROWN; the ascent in it is alpha-CROWN's alone.
         final: the ascent on the property's rows.
         joint: cuts on groups of neurons (k-ReLU).
-        with_cuts: the ascent on the property's rows where there are cuts.
+        joint_intermediate, joint_final: boxes of k-ReLU, and its ascent on the property's rows.
     """
 
     intermediate: IntermediateOptions = field(
@@ -55,7 +55,14 @@ class LadderOptions:
     )
     final: AscentOptions = field(default_factory=AscentOptions)
     joint: KReluOptions = field(default_factory=KReluOptions)
-    with_cuts: AscentOptions = field(default_factory=lambda: AscentOptions(iterations=60, step=0.1, cut_step=0.05))
+    joint_intermediate: IntermediateOptions = field(
+        default_factory=lambda: IntermediateOptions(
+            ascent=AscentOptions(iterations=20, step=0.25, decay=0.9, cut_step=0.05)
+        )
+    )
+    joint_final: AscentOptions = field(
+        default_factory=lambda: AscentOptions(iterations=60, step=0.1, cut_step=0.05, patience=20)
+    )
 
 
 @dataclass(frozen=True)
@@ -105,12 +112,12 @@ def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None
 
 
 def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
-    """Ascent on line weights and multipliers of cuts on groups of neurons, over CROWN's boxes (Singh et al. 2019)."""
-    intermediate = replace(options.intermediate, ascent=None)
-    tighten = by_dual(problem.graph, problem.region, intermediate, deadline)
-    join = join_groups(problem.graph, problem.region, options.joint, deadline)
-    relaxation = relax_network(problem.graph, problem.region, tighten, join)
-    return climb(problem, relaxation, options.with_cuts, deadline)
+    """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS), for the
+    boxes, layer by layer, and for the property's rows."""
+    graph, region = problem.graph, problem.region
+    tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline)
+    join = join_groups(graph, region, options.joint, deadline)
+    return climb(problem, relax_network(graph, region, tighten, join), options.joint_final, deadline)
 
 
 def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, deadline: float | None = None) -> Bounds:
