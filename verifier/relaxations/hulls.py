@@ -8,6 +8,8 @@ Axes: N groups, V points, F directions, k neurons of a group; a point is (output
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,10 @@ from torch import Tensor
 INFLATION = 1e-7
 #: coefficients of a facet below this share of its largest count as zero
 NEGLIGIBLE = 1e-6
+#: facets whose coefficients agree to this share of the largest are one
+ALIKE = 0.05
+#: a group keeps so many times the average number of facets at most: few have more, and all would be filled up to them
+MOST = 1.5
 
 
 def facets(points: Tensor) -> Tensor:
@@ -41,23 +47,29 @@ def facets(points: Tensor) -> Tensor:
 
 
 def _distinct(owner: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Owners and normals of largest coefficient 1, each once, those of a single neuron or of inputs alone left out."""
+    """Owners and normals of largest coefficient 1, in order of owners and the most joint ones first.
+
+    Facets that are alike come once, and those of a single neuron or of inputs alone not at all.
+    """
     k = normal.shape[1] // 2
     normal = normal / np.abs(normal).max(1, keepdims=True)
-    size = np.abs(normal) > NEGLIGIBLE
-    several = (size[:, :k] | size[:, k:]).sum(1) > 1
-    keep = several & size[:, :k].any(1)
-    rounded = np.column_stack([owner[keep], np.round(normal[keep] / NEGLIGIBLE)])
-    _, first = np.unique(rounded, axis=0, return_index=True)
-    return owner[keep][first], normal[keep][first]
+    shares = np.sort(np.maximum(np.abs(normal[:, :k]), np.abs(normal[:, k:])), axis=1)  # of each neuron
+    joint = shares[:, -2]
+    keep = (joint > NEGLIGIBLE) & (np.abs(normal[:, :k]) > NEGLIGIBLE).any(1)
+    owner, normal, joint = owner[keep], normal[keep], joint[keep]
+    _, first = np.unique(np.column_stack([owner, np.round(normal / ALIKE)]), axis=0, return_index=True)
+    order = first[np.lexsort((-joint[first], owner[first]))]
+    return owner[order], normal[order]
 
 
 def _by_owner(owner: np.ndarray, normal: np.ndarray, count: int) -> Tensor:
     """Normals, sorted by owner, side by side: (N, F, 2k)."""
     each = np.bincount(owner, minlength=count)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(each) - each, each)
-    table = np.zeros((count, max(1, int(each.max(initial=0))), normal.shape[1]))
-    table[owner, place] = normal
+    most = ceil(MOST * len(owner) / max(1, np.count_nonzero(each)))
+    fits = place < most
+    table = np.zeros((count, min(most, int(each.max(initial=0))), normal.shape[1]))
+    table[owner[fits], place[fits]] = normal[fits]
     return torch.from_numpy(table)
 
 
