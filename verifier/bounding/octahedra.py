@@ -5,7 +5,8 @@ Axes: B batch, G groups, D directions, k neurons of a group, R rows of a step (s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from verifier.bounding.ascent import ancestors
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
-from verifier.bounding.intermediate import Steps
 from verifier.graph.ir import Graph
+from verifier.relaxations.cuts import Mixed, Push
 from verifier.relaxations.octahedra import directions
 from verifier.specs.box import flat
 from verifier.specs.region import Region
@@ -26,24 +27,24 @@ def octahedra(
     """Upper limits (B, G, D) of a node's groups (B, G, k) in all `directions`.
 
     Those of single entries are the node's box. All others are bounded at CROWN's dual point and, where the box was
-    tightened by ascent, at the one that the dual points of the single entries add up to. Chunked to the memory.
+    tightened by ascent, at the one that the dual points of the single entries add up to; chunked to the memory.
     """
     batch, _, k = groups.shape
     box = relaxation.boxes[name]
     lower, upper = (flat(end).gather(1, groups.flatten(1)).reshape(groups.shape) for end in (box.lower, box.upper))
     several = directions(k)[2 * k :].to(lower)
-    points: list[Callable[[Tensor], DualPoint | None]] = [lambda part: None]
-    numbers = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
-    climbed = _of_single_entries(relaxation.steps.get(name, ()))
-    if climbed is not None:
-        rows, dual = climbed
-        numbers += sum(cut[0, 0].numel() for cut in dual.cut_multipliers.values())
-        points.append(lambda part: _sums(rows, dual, part, several))
+    single = _of_single_entries(graph, relaxation, name)
+    widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
+    numbers = batch * len(several) * (widest if single is None else 4 * widest)
     found = []
-    for part in groups.split(max(1, chunk_bytes // (batch * len(several) * lower.element_size() * numbers)), dim=1):
+    for part in groups.split(max(1, chunk_bytes // (lower.element_size() * numbers)), dim=1):
         objective = _rows(graph, name, part, several)
-        bounds = [lower_bound(graph, region, relaxation, objective, point(part)) for point in points]
-        found.append(-torch.stack(bounds).amax(0).unflatten(1, (part.shape[1], -1)))
+        bound = lower_bound(graph, region, relaxation, objective)
+        if single is not None:
+            cuts, dual = single.sums(part, several)
+            climbed = lower_bound(graph, region, replace(relaxation, cuts=cuts), objective, dual)
+            bound = torch.maximum(bound, climbed)
+        found.append(-bound.unflatten(1, (part.shape[1], -1)))
     return torch.cat([upper, -lower, torch.cat(found, 1)], -1)
 
 
@@ -56,11 +57,54 @@ def _rows(graph: Graph, name: str, groups: Tensor, several: Tensor) -> Objective
     return Objective(name, rows.reshape(len(groups), -1, *shape))
 
 
-def _of_single_entries(steps: Steps) -> tuple[Tensor, DualPoint] | None:
-    """Entries (B, R) that were bounded by ascent, and the dual point (2R rows: entries, then their negatives)."""
-    climbed = [(rows, dual) for rows, dual in steps if dual.cut_multipliers]
-    if not climbed:
-        climbed = [(rows, dual) for rows, dual in steps if dual.weights]
+@dataclass(frozen=True)
+class _Single:
+    """What ascent chose for single entries: 2R rows, entries and after them their negatives.
+
+    Args:
+        rows: (B, R) the entries.
+        weights: as of `DualPoint`.
+        pushes: for each activation with cuts, what their multipliers added to each of the 2R rows.
+    """
+
+    rows: Tensor
+    weights: Mapping[str, tuple[Tensor | None, Tensor | None]]
+    pushes: Mapping[str, Push]
+
+    def sums(self, groups: Tensor, several: Tensor) -> tuple[dict[str, Mixed], DualPoint]:
+        """Cuts and a dual point for signed sums of entries, with signs `several` (D, k), of groups (B, G, k).
+
+        Weights are the mean of the entries'; what cuts add to a sum is what they added to its terms. An entry that was
+        not bounded borrows from another: no choice is unsound.
+        """
+        place = (groups.unsqueeze(-1) == self.rows[:, None, None]).to(torch.uint8).argmax(-1)  # (B, G, k)
+        # rows bound negatives of the sums: a positive sign takes the second half, where the entries' negatives are
+        take = place.unsqueeze(2) + torch.where(several > 0, self.rows.shape[1], 0)
+        take = take.flatten(1, 2)  # (B, G * D, k)
+        present = (several != 0).to(several).repeat(groups.shape[1], 1)  # (G * D, k)
+        mean = present / present.sum(1, keepdim=True)
+        weights = {
+            name: (None if low is None else _sum(low, take, mean), None if high is None else _sum(high, take, mean))
+            for name, (low, high) in self.weights.items()
+        }
+        cuts = {name: Mixed(*(_sum(part, take, present) for part in push)) for name, push in self.pushes.items()}
+        ones = present.new_ones(*take.shape[:2], 1)
+        return cuts, DualPoint(weights, cut_multipliers=dict.fromkeys(cuts, ones))
+
+
+def _sum(values: Tensor, take: Tensor, share: Tensor) -> Tensor:
+    """``sum_j share_j values[take_j]``: rows (B, N, *X) of values (B, R, *X), for take (B, N, k) and share (N, k)."""
+    total = torch.zeros((), dtype=values.dtype, device=values.device)
+    element = torch.arange(len(take), device=take.device).unsqueeze(1)
+    for j in range(take.shape[2]):
+        total = total + values[element, take[:, :, j]] * share[:, j].reshape(1, -1, *[1] * (values.dim() - 2))
+    return total
+
+
+def _of_single_entries(graph: Graph, relaxation: Relaxation, name: str) -> _Single | None:
+    """What the last ascents on a node's box chose (those with cuts where there were any), or None without any."""
+    steps = relaxation.steps.get(name, ())
+    climbed = [step for step in steps if step[1].cut_multipliers] or [step for step in steps if step[1].weights]
     if not climbed:
         return None
 
@@ -68,39 +112,15 @@ def _of_single_entries(steps: Steps) -> tuple[Tensor, DualPoint] | None:
         halves = [part.chunk(2, dim=1) for part in parts]
         return torch.cat([half[side] for side in (0, 1) for half in halves], 1)
 
-    def side(name: str, which: int) -> Tensor | None:
-        parts = [dual.weights[name][which] for _, dual in climbed]
-        return joined([part for part in parts if part is not None]) if parts[0] is not None else None
+    def side(node: str, which: int) -> Tensor | None:
+        parts = [dual.weights[node][which] for _, dual in climbed]
+        return None if parts[0] is None else joined([part for part in parts if part is not None])
 
-    last = climbed[-1][1]
-    weights = {name: (side(name, 0), side(name, 1)) for name in last.weights}
-    cuts = {name: joined([dual.cut_multipliers[name] for _, dual in climbed]) for name in last.cut_multipliers}
-    return torch.cat([rows for rows, _ in climbed], 1), DualPoint(weights, cut_multipliers=cuts)
-
-
-def _sums(rows: Tensor, dual: DualPoint, groups: Tensor, several: Tensor) -> DualPoint:
-    """A dual point for signed sums of entries: the mean of the entries' weights, and the sum of their multipliers.
-
-    What is added to the objective for a sum is then what was added for its terms. An entry that was not bounded
-    borrows the dual point of another: no choice is unsound.
-    """
-    place = (groups.unsqueeze(-1) == rows[:, None, None]).to(torch.uint8).argmax(-1)  # (B, G, k)
-    # rows bound negatives of the sums: a positive sign takes the second half, where the entries' negatives are
-    take = place.unsqueeze(2) + torch.where(several > 0, rows.shape[1], 0)
-    take = take.flatten(1, 2)  # (B, G * D, k)
-    present = (several != 0).to(several).repeat(groups.shape[1], 1)  # (G * D, k)
-
-    def sums(values: Tensor, share: Tensor) -> Tensor:
-        total = 0
-        for j in range(take.shape[2]):
-            picked = values[torch.arange(len(take), device=take.device).unsqueeze(1), take[:, :, j]]
-            total = total + picked * share[:, j].reshape(1, -1, *[1] * (values.dim() - 2))
-        assert isinstance(total, Tensor)
-        return total
-
-    mean = present / present.sum(1, keepdim=True)
-    weights = {
-        name: (None if low is None else sums(low, mean), None if high is None else sums(high, mean))
-        for name, (low, high) in dual.weights.items()
-    }
-    return DualPoint(weights, cut_multipliers={n: sums(m, present) for n, m in dual.cut_multipliers.items()})
+    duals = [dual for _, dual in climbed]
+    pushes = {}
+    for node in duals[0].cut_multipliers:
+        size = prod(graph.shapes[node])
+        each = [relaxation.cuts[node].push(dual.cut_multipliers[node], size) for dual in duals]
+        pushes[node] = tuple(joined(list(parts)) for parts in zip(*each, strict=True))
+    weights = {node: (side(node, 0), side(node, 1)) for node in duals[0].weights}
+    return _Single(torch.cat([rows for rows, _ in climbed], 1), weights, pushes)

@@ -24,12 +24,8 @@ Push = tuple[Tensor, Tensor, Tensor]
 class JointBound(Protocol):
     """What the dual function needs of cuts.
 
-    ``index`` (G, k) or (B, G, k) int64: which entries of the (flat) activation each group holds.
     ``least``: the least value that a multiplier may take, 0 or -inf.
     """
-
-    @property
-    def index(self) -> Tensor: ...
 
     @property
     def least(self) -> float: ...
@@ -67,17 +63,48 @@ class Cuts:
         return 0.0
 
     def zero(self, rows: int) -> Tensor:
-        return self.p.new_zeros(len(self.p), rows, *self.p.shape[1:])
+        return _by_group(self.p, rows, self.p.shape[-1])
 
     def push(self, multipliers: Tensor, size: int) -> Push:
-        tilt = _mix(multipliers, torch.cat([self.P, self.R], -1))
-        return *_spread(tilt, self.index, size), -_total(multipliers, self.p)
+        mixed = _mix(multipliers, self._table())
+        return *_spread(mixed[..., :-1], self.index, size), -mixed[..., -1].sum(2)
 
     def terms(self, multipliers: Tensor, z: Tensor, x: Tensor) -> Tensor:
         k = self.index.shape[-1]
-        tilt = _mix(multipliers, torch.cat([self.P, self.R], -1).abs())
-        reach = _reach(tilt[..., :k], self.index, z) + _reach(tilt[..., k:], self.index, x)
-        return reach + _total(multipliers, self.p.abs())
+        mixed = _mix(multipliers, self._table().abs())
+        reach = _reach(mixed[..., :k], self.index, z) + _reach(mixed[..., k : 2 * k], self.index, x)
+        return reach + mixed[..., -1].sum(2)
+
+    def _table(self) -> Tensor:
+        """Rows with their right-hand sides, (B, G, F, 2k + 1): one product mixes both."""
+        return torch.cat([self.P, self.R, self.p.unsqueeze(-1)], -1)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """One cut for each row of an objective, already mixed and spread; multipliers (B, S, 1) >= 0.
+
+    Args:
+        on_output, on_input, constant: what multipliers of 1 add, (B, S, n), (B, S, n) and (B, S).
+    """
+
+    on_output: Tensor
+    on_input: Tensor
+    constant: Tensor
+
+    @property
+    def least(self) -> float:
+        return 0.0
+
+    def zero(self, rows: int) -> Tensor:
+        return self.constant.new_zeros(len(self.constant), rows, 1)
+
+    def push(self, multipliers: Tensor, size: int) -> Push:
+        return self.on_output * multipliers, self.on_input * multipliers, self.constant * multipliers[..., 0]
+
+    def terms(self, multipliers: Tensor, z: Tensor, x: Tensor) -> Tensor:
+        on_output, on_input, constant = (part.abs() for part in self.push(multipliers, z.shape[1]))
+        return (on_output * z.unsqueeze(1) + on_input * x.unsqueeze(1)).sum(2) + constant
 
 
 @dataclass(frozen=True)
@@ -99,8 +126,7 @@ class Hulls:
         return -torch.inf
 
     def zero(self, rows: int) -> Tensor:
-        batch, groups, _, width = self.points.shape
-        return self.points.new_zeros(batch, rows, groups, width)
+        return _by_group(self.points, rows, self.points.shape[-1])
 
     def push(self, multipliers: Tensor, size: int) -> Push:
         limits = _values(multipliers, self.points).amax(-1)
@@ -113,18 +139,19 @@ class Hulls:
         return reach + _values(tilt, self.points.abs()).amax(-1).sum(2)
 
 
+def _by_group(like: Tensor, rows: int, width: int) -> Tensor:
+    """Zeros (B, S, G, width) in the order of memory that products group by group want."""
+    return like.new_zeros(like.shape[0], like.shape[1], rows, width).transpose(1, 2)
+
+
 def _mix(multipliers: Tensor, rows: Tensor) -> Tensor:
-    """``sum_f g_f row_f`` of every group: (B, S, G, F) and (B, G, F, 2k) -> (B, S, G, 2k)."""
+    """``sum_f g_f row_f`` of every group: (B, S, G, F) and (B, G, F, w) -> (B, S, G, w)."""
     return torch.matmul(multipliers.transpose(1, 2), rows).transpose(1, 2)
 
 
 def _values(tilt: Tensor, points: Tensor) -> Tensor:
     """``<t, v>`` of every point: (B, S, G, 2k) and (B, G, V, 2k) -> (B, S, G, V)."""
     return torch.matmul(tilt.transpose(1, 2), points.transpose(2, 3)).transpose(1, 2)
-
-
-def _total(multipliers: Tensor, p: Tensor) -> Tensor:
-    return torch.linalg.vecdot(multipliers.flatten(2), p.flatten(1).unsqueeze(1))
 
 
 def _spread(tilt: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
