@@ -10,8 +10,9 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
-from verifier.graph.ir import Graph
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, linear_bound, lower_bound
+from verifier.graph.ir import Graph, Node
+from verifier.specs.box import flat_rows
 from verifier.specs.region import Region
 
 #: of Adam, as in its paper
@@ -29,7 +30,7 @@ class AscentOptions:
         shared: one set of weights for all rows of a batch element instead of one for each row: less memory, looser.
         patience: stop when no row has gained over this many steps.
         multiplier_step: first step size of the multipliers of splits, in units of the objective's coefficients.
-        cut_step: the same of the multipliers of cuts.
+        cut_step: first step size of the multipliers of cuts, in units of the mean coefficient on their activation.
     """
 
     iterations: int = 20
@@ -38,7 +39,7 @@ class AscentOptions:
     shared: bool = False
     patience: int = 10
     multiplier_step: float = 0.1
-    cut_step: float = 0.02
+    cut_step: float = 0.3
 
 
 def ascend(
@@ -67,8 +68,9 @@ def ascend(
     kept = [w.clone() for w in free]
     climbers = [Adam(w, options.step, 1.0) for w in weights]
     climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
+    units = _coefficients(graph, relaxation, objective) if begin.cut_multipliers else {}
     for name, w in begin.cut_multipliers.items():
-        climbers.append(Adam(w, options.cut_step, math.inf, relaxation.cuts[name].least))
+        climbers.append(Adam(w, options.cut_step, math.inf, relaxation.cuts[name].least, units.get(name)))
     best, idle = None, 0
     for iteration in range(options.iterations + 1):
         last = iteration == options.iterations or (deadline is not None and monotonic() > deadline)
@@ -90,13 +92,16 @@ def ascend(
 
 
 class Adam:
-    """Ascent steps on one tensor (Kingma and Ba 2015, arXiv 1412.6980), which stays in [least, most].
+    """Ascent steps on one tensor (B, S, ...) (Kingma and Ba 2015, arXiv 1412.6980), which stays in [least, most].
+
+    Sizes of steps are in units of `unit` (B, S), or plain numbers.
 
     By hand, since importing `torch.optim` takes as long as importing torch.
     """
 
-    def __init__(self, value: Tensor, size: float, most: float, least: float = 0.0):
+    def __init__(self, value: Tensor, size: float, most: float, least: float = 0.0, unit: Tensor | None = None):
         self.value, self.size, self.most, self.least = value, size, most, least
+        self.unit = None if unit is None else unit.reshape(*unit.shape, *[1] * (value.dim() - 2))
         self.mean, self.square = torch.zeros_like(value), torch.zeros_like(value)
 
     @torch.no_grad()
@@ -106,6 +111,7 @@ class Adam:
         self.square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
         correction = math.sqrt(1 - _SQUARE_DECAY ** (iteration + 1))
         spread = self.square.sqrt().div_(correction).add_(_EPSILON)
+        spread = spread if self.unit is None else spread.div_(self.unit)
         size = self.size * shrink / (1 - _MEAN_DECAY ** (iteration + 1))
         self.value.addcdiv_(self.mean, spread, value=size).clamp_(self.least, self.most)
 
@@ -140,6 +146,18 @@ def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: b
         if name in below and name in relaxation.envelopes
     }
     return DualPoint(weights, multipliers, cuts)
+
+
+def _coefficients(graph: Graph, relaxation: Relaxation, objective: Objective) -> dict[str, Tensor]:
+    """Mean absolute coefficient (B, S) of the objective on every node that it reaches, at CROWN's dual point."""
+    found: dict[str, Tensor] = {}
+
+    def watch(node: Node, A: Tensor) -> None:
+        found[node.name] = flat_rows(A).abs().mean(2)
+
+    with torch.no_grad():
+        linear_bound(graph, relaxation.envelopes, objective, watch=watch)
+    return found
 
 
 def _named(like: DualPoint, values: list[Tensor]) -> DualPoint:

@@ -57,11 +57,11 @@ class LadderOptions:
     joint: KReluOptions = field(default_factory=KReluOptions)
     joint_intermediate: IntermediateOptions = field(
         default_factory=lambda: IntermediateOptions(
-            ascent=AscentOptions(iterations=20, step=0.25, decay=0.9, cut_step=0.05)
+            ascent=AscentOptions(iterations=30, step=0.25, decay=0.93, cut_step=0.3)
         )
     )
     joint_final: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=60, step=0.1, cut_step=0.05, patience=20)
+        default_factory=lambda: AscentOptions(iterations=60, step=0.1, cut_step=0.3, patience=20)
     )
 
 
