@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.dual import DualPoint, Relaxation, lower_bound
+from verifier.bounding.dual import DualPoint, Relaxation, WindowPoint, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, by_steps, interval_only, relax_network
 from verifier.bounding.interval import interval_relaxation
 from verifier.bounding.rounding import rounding_scale
@@ -181,8 +181,12 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     def cast(dual: DualPoint) -> DualPoint:
         return DualPoint({n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()})
 
+    def cast_either(dual: DualPoint | WindowPoint) -> DualPoint | WindowPoint:
+        return WindowPoint(cast(dual.point)) if isinstance(dual, WindowPoint) else cast(dual)
+
     steps = {
-        name: tuple((rows, cast(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
+        name: tuple((rows, cast_either(dual)) for rows, dual in taken)
+        for name, taken in evidence.relaxation.steps.items()
     }
     relaxation = relax_network(problem.graph, problem.region, by_steps(problem.graph, problem.region, steps))
     dual = cast(evidence.dual)
