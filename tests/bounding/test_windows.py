@@ -7,7 +7,8 @@ import torch
 
 from verifier.bounding.dual import DualPoint, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network, unit_rows
-from verifier.bounding.windows import largest_window, window_bounds
+from verifier.bounding.window_shapes import largest_window
+from verifier.bounding.windows import WindowRows
 from verifier.graph.ir import Graph, Node
 from verifier.operators import place
 from verifier.specs.box import Box
@@ -57,7 +58,8 @@ def test_windows_give_the_dense_bounds(stride: int, groups: int, name: str):
     size = torch.Size(graph.shapes[name]).numel()
     rows = torch.stack([torch.randperm(size)[:20] for _ in range(3)])
     dense = lower_bound(graph, region, relaxation, unit_rows(graph, name, rows, torch.float64), DualPoint())
-    torch.testing.assert_close(window_bounds(graph, region, relaxation, name, rows), dense, rtol=1e-9, atol=1e-9)
+    entries = WindowRows(graph, region, relaxation, name, rows)
+    torch.testing.assert_close(entries.as_rows(entries.bounds(DualPoint())), dense, rtol=1e-9, atol=1e-9)
 
 
 def test_windows_are_used_where_they_are_small_and_refused_where_they_do_not_apply():

@@ -60,11 +60,28 @@ def ascend(
         deadline: `time.monotonic` value after which no further step is started.
     """
     begin = _start(graph, relaxation, objective, options.shared, start or DualPoint())
+    return climb(lambda dual: lower_bound(graph, region, relaxation, objective, dual), begin, options, done, deadline)
+
+
+def climb(
+    evaluate: Callable[[DualPoint], Tensor],
+    begin: DualPoint,
+    options: AscentOptions,
+    done: Callable[[Tensor], bool] | None = None,
+    deadline: float | None = None,
+) -> tuple[Tensor, DualPoint]:
+    """The best values (B, S) of a dual function found from a point, and the points that give them.
+
+    Args:
+        evaluate: the function; each of its rows depends on the arguments of that row alone, unless they are shared.
+        begin: where the ascent begins; its tensors (B, S, *X) are changed.
+        done, deadline: as in `ascend`.
+    """
     weights = [w for pair in begin.weights.values() for w in pair if w is not None]
     multipliers = list(begin.multipliers.values())
     free = weights + multipliers + list(begin.cut_multipliers.values())
     if not free:
-        return lower_bound(graph, region, relaxation, objective), DualPoint()
+        return evaluate(begin), begin
     kept = [w.clone() for w in free]
     climbers = [Adam(w, options.step, 1.0) for w in weights]
     climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
@@ -77,13 +94,13 @@ def ascend(
         for w in free:
             w.requires_grad_(not last)
         with torch.set_grad_enabled(not last):
-            bound = lower_bound(graph, region, relaxation, objective, begin)
+            bound = evaluate(begin)
         best, gained = _keep(best, bound.detach(), kept, free, options.shared)
         idle = 0 if gained else idle + 1
         if last or idle >= options.patience or (done is not None and done(best)):
             break
         # of the sum with respect to what each climber moves; one that no row depends on has none
-        gradients = torch.autograd.grad(bound.sum(), free, allow_unused=True)
+        gradients = torch.autograd.grad(bound, free, torch.ones_like(bound), allow_unused=True)
         for climber, gradient in zip(climbers, gradients, strict=True):
             if gradient is not None:
                 climber.step(gradient, iteration, options.decay**iteration)

@@ -57,6 +57,17 @@ class DualPoint:
 
 
 @dataclass(frozen=True)
+class WindowPoint:
+    """A dual point for N entries of a convolutional node and their negatives, as `verifier.bounding.windows` has it.
+
+    Args:
+        point: its weights (N, 2, h, w, C) lie under the window that an entry's receptive field is on each activation.
+    """
+
+    point: DualPoint
+
+
+@dataclass(frozen=True)
 class Split:
     """Constraints ``sign * (x - point) >= 0`` on the entries of a node's value, which a subproblem assumes.
 
@@ -104,7 +115,7 @@ class Relaxation:
 
     boxes: Mapping[str, Box]
     envelopes: Mapping[str, Envelope]
-    steps: Mapping[str, tuple[tuple[Tensor, DualPoint], ...]] = field(default_factory=dict)
+    steps: Mapping[str, tuple[tuple[Tensor, DualPoint | WindowPoint], ...]] = field(default_factory=dict)
     splits: Mapping[str, Split] = field(default_factory=dict)
     cuts: Mapping[str, JointBound] = field(default_factory=dict)
 

@@ -15,10 +15,11 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import AscentOptions, ancestors, ascend
-from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, fixed_point, lower_bound
+from verifier.bounding.ascent import AscentOptions, ancestors, ascend, climb
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, WindowPoint, fixed_point, lower_bound
 from verifier.bounding.interval import step
-from verifier.bounding.windows import largest_window, window_bounds
+from verifier.bounding.window_shapes import largest_window
+from verifier.bounding.windows import WindowRows
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import JointBound
@@ -31,7 +32,7 @@ MIXING = {"linear", "conv", "conv_transpose", "sum"}
 
 
 #: what tightened a node's box: rows (B, R) whose values and negatives were bounded, and the dual point (2R rows)
-Steps = tuple[tuple[Tensor, DualPoint], ...]
+Steps = tuple[tuple[Tensor, DualPoint | WindowPoint], ...]
 #: (node name, relaxation so far, bool (B, *X) of the entries that matter) -> tighter box and the steps that prove it
 Tighten = Callable[[str, Relaxation, Callable[[Box], Tensor]], tuple[Box, Steps]]
 #: (activation, relaxation of all that comes before it) -> cuts on its neurons, or None
@@ -76,7 +77,7 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
             if name in exact or late():
                 break
             now = replace(relaxation, boxes={**relaxation.boxes, name: box})
-            size = _rows_per_chunk(graph, region, name, box, options, ascent is None)
+            size = _rows_per_chunk(graph, region, name, box, options)
             for rows in wanted_rows(wanted(box)).split(size, dim=1):
                 if late() or rows.numel() == 0:
                     break
@@ -158,24 +159,31 @@ def _both_sides(
     slopes: Slopes,
     ascent: AscentOptions | None,
     deadline: float | None,
-) -> tuple[Tensor, DualPoint]:
+) -> tuple[Tensor, DualPoint | WindowPoint]:
     """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives."""
     if ascent is None:
         dual = fixed_point(relaxation.envelopes, slopes)
         return unit_bounds(graph, region, relaxation, name, rows, dual), dual
+    if isinstance(region, Box) and largest_window(graph, region, name) is not None:
+        entries = WindowRows(graph, region, relaxation, name, rows)
+        bounds, point = climb(entries.bounds, entries.start(), ascent, deadline=deadline)
+        return entries.as_rows(bounds), WindowPoint(point)
     objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)
     return ascend(graph, region, relaxation, objective, ascent, deadline=deadline)
 
 
 def unit_bounds(
-    graph: Graph, region: Region, relaxation: Relaxation, name: str, rows: Tensor, dual: DualPoint
+    graph: Graph, region: Region, relaxation: Relaxation, name: str, rows: Tensor, dual: DualPoint | WindowPoint
 ) -> Tensor:
     """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives at a dual point.
 
     At CROWN's own point rows of convolutions go through windows where these are small; the values are the same.
     """
-    if not dual.weights and isinstance(region, Box) and largest_window(graph, region, name) is not None:
-        return window_bounds(graph, region, relaxation, name, rows)
+    if isinstance(dual, WindowPoint) or not dual.weights:
+        if isinstance(region, Box) and largest_window(graph, region, name) is not None:
+            entries = WindowRows(graph, region, relaxation, name, rows)
+            return entries.as_rows(entries.bounds(dual.point if isinstance(dual, WindowPoint) else dual))
+    assert isinstance(dual, DualPoint)
     objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)
     return lower_bound(graph, region, relaxation, objective, dual)
 
@@ -223,11 +231,9 @@ def rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int, more: in
     return max(1, chunk_bytes // (2 * box.batch * box.lower.element_size() * (widest + more)))
 
 
-def _rows_per_chunk(
-    graph: Graph, region: Region, name: str, box: Box, options: IntermediateOptions, fixed: bool
-) -> int:
+def _rows_per_chunk(graph: Graph, region: Region, name: str, box: Box, options: IntermediateOptions) -> int:
     """The same where windows can take the place of whole maps."""
-    window = largest_window(graph, region, name) if fixed and options.slopes == "adaptive" else None
+    window = largest_window(graph, region, name) if options.slopes == "adaptive" else None
     if window is None:
         return rows_per_chunk(graph, name, box, options.chunk_bytes)
     return max(1, options.chunk_bytes // (2 * box.batch * box.lower.element_size() * window))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.dual import DualPoint, Relaxation, lower_bound
+from verifier.bounding.dual import DualPoint, Relaxation, WindowPoint, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, by_steps, interval_only, relax_network
 from verifier.bounding.interval import interval_relaxation
 from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
@@ -203,8 +203,12 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
         weights = {n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()}
         return DualPoint(weights, cut_multipliers={n: m.to(dtype) for n, m in dual.cut_multipliers.items()})
 
+    def cast_either(dual: DualPoint | WindowPoint) -> DualPoint | WindowPoint:
+        return WindowPoint(cast(dual.point)) if isinstance(dual, WindowPoint) else cast(dual)
+
     steps = {
-        name: tuple((rows, cast(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
+        name: tuple((rows, cast_either(dual)) for rows, dual in taken)
+        for name, taken in evidence.relaxation.steps.items()
     }
     graph, region = problem.graph, problem.region
     join = join_again(graph, region, evidence.relaxation.cuts)

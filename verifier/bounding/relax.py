@@ -26,9 +26,20 @@ def relax(A: Tensor, lower: Line, upper: Line) -> tuple[Tensor, Tensor | None]:
         Coefficients on the activation's input, and the constant (B, S) (None for zero).
     """
     batch = max(A.shape[0], lower[0].shape[0])
-    flat = [None if x is None else flat_rows(x) for x in (A.expand(batch, *A.shape[1:]), *lower, *upper)]
+    whole = A.expand(batch, *A.shape[1:])
+    if last := _channels_last(whole):  # convolutions give and take coefficients in this order: stay in it
+        whole = whole.movedim(-3, -1)
+        lower, upper = ((x[0].movedim(-3, -1), None if x[1] is None else x[1].movedim(-3, -1)) for x in (lower, upper))
+    flat = [None if x is None else flat_rows(x) for x in (whole, *lower, *upper)]
     coefficients, constant = _Relax.apply(*flat)  # type: ignore[misc]
-    return coefficients.reshape(batch, *A.shape[1:]), constant if lower[1] is not None or upper[1] is not None else None
+    coefficients = coefficients.reshape(whole.shape)
+    coefficients = coefficients.movedim(-1, -3) if last else coefficients
+    return coefficients, constant if lower[1] is not None or upper[1] is not None else None
+
+
+def _channels_last(A: Tensor) -> bool:
+    """Whether maps (..., C, H, W) lie in memory with their channels together."""
+    return A.dim() >= 5 and A.shape[-3] > 1 and A.stride(-3) == 1 and not A.is_contiguous()
 
 
 class _Relax(torch.autograd.Function):

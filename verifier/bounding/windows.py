@@ -1,282 +1,213 @@
-"""CROWN's backward pass through windows: for entries of convolutional layers, whose coefficients are mostly zero.
+"""The dual function through windows: for entries of convolutional layers, whose coefficients are mostly zero.
 
-The coefficients that one entry has on an earlier layer fill its receptive field and nothing else. So they are kept as a
-small window for each row, with the place where it lies, instead of a whole map. The window of row n covers the
-rectangle that begins at ``stride * position[n] + offset``; convolutions enlarge it, activations read lines under it.
-
-This is an evaluation of the dual function at CROWN's point, equal to `verifier.bounding.dual` up to rounding.
+Instead of whole maps, the backward pass keeps for each entry the window of its receptive field
+(`verifier.bounding.window_shapes`): convolutions enlarge it, activations read their lines under it. The values are
+those of `verifier.bounding.dual` up to rounding; the weights of a dual point lie under the windows as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from verifier.bounding.dual import Relaxation
+from verifier.bounding.dual import DualPoint, Relaxation
+from verifier.bounding.relax import relax
+from verifier.bounding.window_shapes import Window, entries_of, merged, read, within
 from verifier.graph.ir import Graph, Node
+from verifier.operators.convolution import transposed
 from verifier.operators.table import OPERATORS
-from verifier.specs.box import Box
-from verifier.specs.region import Region
+from verifier.relaxations.envelope import Envelope, Family, Line
+from verifier.specs.region import Box
 
-Pair = tuple[int, int]
-WHOLE: Pair = (0, 0)  # the stride of windows that all lie at one place
+#: a convolution of a small window is one dense product while that takes at most this many times the multiplications;
+#: on a CPU a product runs that much faster than a transposed convolution with few channels
+DENSE_FACTOR = 8
 
 
-@dataclass(frozen=True)
-class Window:
-    """Coefficients of N rows on one node.
+class WindowRows:
+    """Entries of a node, each with its negative, as the rows of an objective; evaluated through windows.
+
+    What does not depend on the dual point (numbers under the windows, matrices of small convolutions) is gathered
+    once, since an ascent evaluates the same rows many times.
 
     Args:
-        A: (N, C, h, w).
-        stride, offset: where the windows begin, for rows at ``position`` (N, 2).
-        inside: no coefficient lies outside the node's map.
+        graph, region, relaxation: as in `verifier.bounding.dual.lower_bound`.
+        name: the node, to which `largest_window` applies.
+        rows: (B, R) entries of it.
+        matrices: of small convolutions, shared between the rows of one node; filled on the way.
     """
 
-    A: Tensor
-    stride: Pair
-    offset: Pair
-    inside: bool
+    def __init__(
+        self,
+        graph: Graph,
+        region: Box,
+        relaxation: Relaxation,
+        name: str,
+        rows: Tensor,
+        matrices: dict[str, Tensor] | None = None,
+    ):
+        self._graph, self._region, self._relaxation, self._name = graph, region, relaxation, name
+        self._shape, self._entries = rows.shape, entries_of(rows, graph.shapes[name])
+        self._matrices = {} if matrices is None else matrices
+        self._read_before: dict[tuple[str, str], Tensor] = {}
 
-    @property
-    def extent(self) -> Pair:
-        return self.A.shape[2], self.A.shape[3]
+    def bounds(self, dual: DualPoint) -> Tensor:
+        """Lower bounds (N, 2) of the entries and of their negatives, sound for every dual point.
 
+        Args:
+            dual: weights (N, 2, h, w, C) as of `start`; where it has none, CROWN's.
+        """
 
-@dataclass(frozen=True)
-class Rows:
-    """Which entries are bounded: batch element (N,), channel (N,), position (N, 2), and sign (N,) of each row."""
+        def lines(window: Window, node: Node) -> tuple[Line, Line]:
+            weights = dual.weights.get(node.name)
+            if weights is None:
+                return self._fixed_lines(window, node)
+            envelope = self._envelope(window, node)
+            return envelope.lower.line(weights[0]), envelope.upper.line(weights[1])
 
-    element: Tensor
-    channel: Tensor
-    position: Tensor
-    sign: Tensor
+        return self._push(lines)
 
+    def start(self) -> DualPoint:
+        """CROWN's weights under the windows, (N, 2, h, w, C): where an ascent begins."""
+        weights: dict[str, tuple[Tensor | None, Tensor | None]] = {}
 
-def largest_window(graph: Graph, region: Region, name: str) -> int | None:
-    """Numbers in the largest window of a row of node `name`; None where windows do not apply.
-
-    They apply to two-dimensional convolutions, elementwise operators and residual sums over a box, where all
-    paths to a node have the same stride.
-    """
-    if not isinstance(region, Box):
-        return None
-    strides: dict[str, Pair] = {name: (1, 1)}
-    spans: dict[str, tuple[Pair, Pair]] = {name: ((0, 0), (1, 1))}  # begin and end of the window at position (0, 0)
-    largest = 1
-    for node in reversed(graph.nodes):
-        if node.name not in strides:
-            continue
-        shape = graph.shapes[node.name]
-        if len(shape) != 4 or shape[0] != 1 or not _applies(node, shape):
-            return None
-        stride, (begin, end) = strides[node.name], spans[node.name]
-        if node.op == "conv":
-            a, kernel = node.attributes, node.constants["weight"].shape[2:]
-            step, pads, reach = (
-                a["stride"],
-                a["padding"],
-                [d * (k - 1) for d, k in zip(a["dilation"], kernel, strict=True)],
+        def lines(window: Window, node: Node) -> tuple[Line, Line]:
+            envelope = self._envelope(window, node)
+            low, high = (
+                None if x.default is None else x.default.unsqueeze(1).repeat(1, 2, 1, 1, 1)
+                for x in (envelope.lower, envelope.upper)
             )
-            stride = (stride[0] * step[0], stride[1] * step[1])
-            begin = (begin[0] * step[0] - pads[0], begin[1] * step[1] - pads[1])
-            last = ((end[0] - 1) * step[0] - pads[0] + reach[0], (end[1] - 1) * step[1] - pads[1] + reach[1])
-            end = (last[0] + 1, last[1] + 1)
-        for source in node.inputs:
-            if strides.setdefault(source, stride) != stride:
-                return None
-            (top, left), (bottom, right) = spans.get(source, (begin, end))
-            top, left = min(top, begin[0]), min(left, begin[1])
-            bottom, right = max(bottom, end[0]), max(right, end[1])
-            spans[source] = ((top, left), (bottom, right))
-            shape = graph.shapes[source]
-            if len(shape) == 4:
-                largest = max(largest, shape[1] * min(bottom - top, shape[2]) * min(right - left, shape[3]))
-    whole = max(prod(graph.shapes[node]) for node in strides)
-    return largest if largest < whole else None
+            if low is not None or high is not None:
+                weights[node.name] = low, high
+            return envelope.lower.line(low), envelope.upper.line(high)
 
+        with torch.no_grad():
+            self._push(lines)
+        return DualPoint(weights)
 
-def _applies(node: Node, shape: tuple[int, ...]) -> bool:
-    if node.op == "scale":  # one number for each channel, or one for all
-        return all(_per_channel(node.constants[key], shape) for key in ("scale", "shift"))
-    if node.op == "conv":
-        return node.constants["weight"].dim() == 4
-    return node.op in ("input", "add", "sub") or OPERATORS[node.op].envelope is not None
+    def as_rows(self, bounds: Tensor) -> Tensor:
+        """Bounds (N, 2) as (B, 2R): of the entries, and after them of their negatives."""
+        batch, count = self._shape
+        return bounds.reshape(batch, count, 2).transpose(1, 2).reshape(batch, 2 * count)
 
+    def _push(self, lines: Callable[[Window, Node], tuple[Line, Line]]) -> Tensor:
+        """The backward pass (see `verifier.bounding.dual.linear_bound`) and the minimum over the box, (N, 2)."""
+        shapes = self._graph.shapes
+        pending = {self._name: self._unit()}
+        total = pending[self._name].A.new_zeros(self._shape.numel(), 2)
+        for node in reversed(self._graph.nodes):
+            window = pending.pop(node.name, None)
+            if window is None:
+                continue
+            window = within(window, self._entries, shapes[node.name])
+            if node.op == "input":
+                return total + self._at_input(window, node)
+            if OPERATORS[node.op].envelope is not None:
+                # where a window leaves the map it reads lines of zeros
+                A, constant = relax(window.A, *lines(window, node))
+                parts = {node.inputs[0]: replace(window, A=A, inside=True)}
+            else:
+                affine = self._through_convolution if node.op == "conv" else _through_elementwise
+                parts, constant = affine(self._masked(window, node), node)
+            total = total if constant is None else total + constant
+            for source, part in parts.items():
+                known = pending.get(source)
+                pending[source] = part if known is None else merged(known, part, self._entries, shapes[source])
+        return total
 
-def _per_channel(constant: Tensor, shape: tuple[int, ...]) -> bool:
-    return constant.numel() == 1 or (constant.dim() >= 3 and constant.numel() == constant.shape[-3] == shape[1])
+    def _unit(self) -> Window:
+        """Coefficients of the entries and of their negatives on the node itself."""
+        box, channel = self._relaxation.boxes[self._name].lower, self._entries.channel
+        A = box.new_zeros(len(channel), 2, 1, 1, self._graph.shapes[self._name][1])
+        which = torch.arange(len(channel), device=box.device)
+        A[which, 0, 0, 0, channel] = 1.0
+        A[which, 1, 0, 0, channel] = -1.0
+        return Window(A, (1, 1), (0, 0), True)
 
+    def _fixed_lines(self, window: Window, node: Node) -> tuple[Line, Line]:
+        """CROWN's lines under the windows, (N, 1, h, w, C)."""
+        envelope, names = self._relaxation.envelopes[node.name], iter("abcd")
 
-def window_bounds(graph: Graph, region: Box, relaxation: Relaxation, name: str, rows: Tensor) -> Tensor:
-    """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives, at CROWN's dual point."""
-    batch, count = rows.shape
-    height, width = graph.shapes[name][2:]
-    entry = torch.cat([rows, rows], 1).reshape(-1)
-    place = entry % (height * width)
-    which = Rows(
-        element=torch.arange(batch, device=rows.device).repeat_interleave(2 * count),
-        channel=entry // (height * width),
-        position=torch.stack([place // width, place % width], 1),
-        sign=torch.ones(batch, 2, count, dtype=region.lower.dtype, device=rows.device)
-        .mul_(torch.tensor([1.0, -1.0], device=rows.device).reshape(1, 2, 1))
-        .reshape(-1),
-    )
-    return _push(graph, region, relaxation, name, which).reshape(batch, 2 * count)
+        def under(line: Line) -> Line:
+            slope, intercept = (None if x is None else self._under(x, window, node, next(names)) for x in line)
+            assert slope is not None
+            return slope.unsqueeze(1), None if intercept is None else intercept.unsqueeze(1)
 
+        return under(envelope.lower.line(None)), under(envelope.upper.line(None))
 
-def _push(graph: Graph, region: Box, relaxation: Relaxation, name: str, rows: Rows) -> Tensor:
-    """Bounds (N,) of the rows."""
-    start = torch.zeros(len(rows.sign), graph.shapes[name][1], 1, 1, dtype=rows.sign.dtype, device=rows.sign.device)
-    start.scatter_(1, rows.channel.reshape(-1, 1, 1, 1), rows.sign.reshape(-1, 1, 1, 1))
-    start = start.to(memory_format=torch.channels_last)  # as the maps are read
-    pending: dict[str, Window] = {name: Window(start, (1, 1), (0, 0), True)}
-    total = torch.zeros_like(rows.sign)
-    for node in reversed(graph.nodes):
-        window = pending.pop(node.name, None)
-        if window is None:
-            continue
-        window = _within(window, rows, graph.shapes[node.name])
-        if node.op == "input":
-            return total + _at_input(window, rows, region)
-        if OPERATORS[node.op].envelope is not None:
-            window, constant = _through_lines(window, rows, relaxation, node)
-            parts: Mapping[str, Window] = {node.inputs[0]: window}
-        else:
-            window = window if window.inside else _masked(window, rows, graph.shapes[node.name])
-            parts, constant = _through_affine(window, node)
-        total = total + constant
-        for source, part in parts.items():
-            shape = graph.shapes[source]
-            pending[source] = _merged(pending[source], part, rows, shape) if source in pending else part
-    return total
+    def _envelope(self, window: Window, node: Node) -> Envelope:
+        """An activation's envelope under the windows: families of N elements (h, w, C)."""
 
+        def under(family: Family, side: str) -> Family:
+            tensors = {f.name: getattr(family, f.name) for f in fields(family)}  # type: ignore[arg-type]
+            tensors = {name: x for name, x in tensors.items() if isinstance(x, Tensor)}
+            read_here = {name: self._under(x, window, node, f"{side} {name}") for name, x in tensors.items()}
+            return replace(family, **read_here)  # type: ignore[type-var]
 
-def _through_lines(window: Window, rows: Rows, relaxation: Relaxation, node: Node) -> tuple[Window, Tensor]:
-    """An activation, as in `verifier.bounding.relax`; where the window leaves the map it reads zeros."""
-    envelope = relaxation.envelopes[node.name]
-    (slope_l, icept_l), (slope_u, icept_u) = envelope.lower.line(None), envelope.upper.line(None)
+        envelope = self._relaxation.envelopes[node.name]
+        return Envelope(under(envelope.lower, "lower"), under(envelope.upper, "upper"))
 
-    def under(line: Tensor) -> Tensor:
-        shape = relaxation.boxes[node.inputs[0]].lower.shape
-        return _read(line.squeeze(1).expand(shape).squeeze(1), window, rows)
+    def _under(self, values: Tensor, window: Window, node: Node, what: str) -> Tensor:
+        """Numbers (B, ..., C, H, W) of a node's entries (or of less, broadcast) under the windows, (N, h, w, C)."""
+        if (node.name, what) not in self._read_before:
+            maps = values.reshape(-1, *values.shape[-3:])
+            maps = maps.expand(self._shape[0], -1, *self._graph.shapes[node.name][2:])
+            self._read_before[node.name, what] = read(maps, window, self._entries)
+        return self._read_before[node.name, what]
 
-    A, low, high = window.A, under(slope_l), under(slope_u)
-    negative = A.clamp(max=0)
-    total = torch.zeros_like(rows.sign)
-    if icept_u is not None:
-        total = total + _inner(negative, under(icept_u))
-    if icept_l is not None:
-        total = total + _inner(A.clamp(min=0), under(icept_l))
-    return Window((A * low).addcmul_(negative, high - low), window.stride, window.offset, True), total
+    def _masked(self, window: Window, node: Node) -> Window:
+        """The window without coefficients on entries that do not exist."""
+        if window.inside:
+            return window
+        exists = self._under(window.A.new_ones(1, 1, 1, 1), window, node, "exists")
+        return replace(window, A=window.A * exists.unsqueeze(1), inside=True)
 
-
-def _through_affine(window: Window, node: Node) -> tuple[Mapping[str, Window], Tensor]:
-    A = window.A
-    nothing = A.new_zeros(len(A))
-    if node.op == "conv":
-        weight, bias, a = node.constants["weight"], node.constants.get("bias"), node.attributes
-        weight = weight.to(memory_format=torch.channels_last)
-        parts = F.conv_transpose2d(A, weight, None, a["stride"], 0, 0, a["groups"], a["dilation"])
+    def _through_convolution(self, window: Window, node: Node) -> tuple[dict[str, Window], Tensor | None]:
+        weight, a, extent = node.constants["weight"], node.attributes, window.extent
         stride, pads = a["stride"], a["padding"]
+        reach = [dilation * (k - 1) for dilation, k in zip(a["dilation"], weight.shape[2:], strict=True)]
+        grown = [(n - 1) * step + r + 1 for n, step, r in zip(extent, stride, reach, strict=True)]
+        if grown[0] * grown[1] * a["groups"] <= DENSE_FACTOR * weight[0, 0].numel():
+            A = window.A.flatten(2) @ self._matrix(node, *extent)
+        else:
+            maps = window.A.flatten(0, 1).permute(0, 3, 1, 2)
+            A = transposed(maps, node, (0, 0), (0, 0)).permute(0, 2, 3, 1)
+        A = A.reshape(*window.A.shape[:2], *grown, -1)
         offset = (window.offset[0] * stride[0] - pads[0], window.offset[1] * stride[1] - pads[1])
-        grown = Window(parts, (window.stride[0] * stride[0], window.stride[1] * stride[1]), offset, False)
-        return {node.inputs[0]: grown}, nothing if bias is None else A.sum((2, 3)) @ bias
+        bias = node.constants.get("bias")
+        constant = None if bias is None else window.A.sum((2, 3)) @ bias
+        far = Window(A, (window.stride[0] * stride[0], window.stride[1] * stride[1]), offset, False)
+        return {node.inputs[0]: far}, constant
+
+    def _matrix(self, node: Node, height: int, width: int) -> Tensor:
+        """The transposed convolution of a window as a matrix (h * w * C, h' * w' * C')."""
+        if node.name not in self._matrices:
+            weight = node.constants["weight"]
+            size = height * width * len(weight)
+            unit = torch.eye(size, dtype=weight.dtype, device=weight.device).reshape(size, height, width, len(weight))
+            maps = transposed(unit.permute(0, 3, 1, 2), node, (0, 0), (0, 0))
+            self._matrices[node.name] = maps.permute(0, 2, 3, 1).reshape(size, -1)
+        return self._matrices[node.name]
+
+    def _at_input(self, window: Window, node: Node) -> Tensor:
+        """The minimum over the box."""
+        lower, upper = self._region.lower, self._region.upper
+        centre = self._under((lower + upper) / 2, window, node, "centre").flatten(1).unsqueeze(1)
+        radius = self._under((upper - lower) / 2, window, node, "radius").flatten(1).unsqueeze(1)
+        A = window.A.flatten(2)
+        return torch.linalg.vecdot(A, centre) - torch.linalg.vecdot(A.abs(), radius)
+
+
+def _through_elementwise(window: Window, node: Node) -> tuple[dict[str, Window], Tensor | None]:
+    """A scale, a sum or a difference."""
     if node.op == "scale":
-        scale, shift = (node.constants[key].reshape(1, -1, 1, 1) for key in ("scale", "shift"))
-        scaled = Window(A * scale, window.stride, window.offset, window.inside)
-        return {node.inputs[0]: scaled}, (A * shift).sum((1, 2, 3))
-    sign = 1 if node.op == "add" else -1
+        scale, shift = (node.constants[key].reshape(-1) for key in ("scale", "shift"))
+        return {node.inputs[0]: replace(window, A=window.A * scale)}, (window.A * shift).sum((2, 3, 4))
     left, right = node.inputs
-    other = Window(sign * A, window.stride, window.offset, window.inside)
-    both = Window(A + other.A, window.stride, window.offset, window.inside)
-    return {left: both} if left == right else {left: window, right: other}, nothing
-
-
-def _at_input(window: Window, rows: Rows, region: Box) -> Tensor:
-    lower, upper = region.lower.squeeze(1), region.upper.squeeze(1)
-    nearest = _inner(window.A, _read((lower + upper) / 2, window, rows))
-    return nearest - _inner(window.A.abs(), _read((upper - lower) / 2, window, rows))
-
-
-def _inner(x: Tensor, y: Tensor) -> Tensor:
-    flat = (z.permute(0, 2, 3, 1).flatten(1) for z in (x, y))
-    return torch.linalg.vecdot(*flat)
-
-
-def _corner(window: Window, rows: Rows) -> Tensor:
-    """First row and column (N, 2) of each window in the node's map."""
-    stride, offset = (torch.tensor(pair, device=rows.position.device) for pair in (window.stride, window.offset))
-    return rows.position * stride + offset
-
-
-def _margins(corner: Tensor, extent: Pair, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """How far windows reach beyond the map: above, below, left, right."""
-    first, last = corner.amin(0).tolist(), corner.amax(0).tolist()
-    above, left = (max(0, -value) for value in first)
-    below, right = (max(0, last[i] + extent[i] - shape[i - 2]) for i in (0, 1))
-    return above, below, left, right
-
-
-def _read(values: Tensor, window: Window, rows: Rows) -> Tensor:
-    """Values (B, C, H, W) under each window, (N, C, h, w); zero outside the map."""
-    corner, (height, width) = _corner(window, rows), window.extent
-    above, below, left, right = _margins(corner, window.extent, values.shape)
-    padded = F.pad(values, (left, right, above, below)).permute(0, 2, 3, 1).contiguous()
-    batch, down, across, channels = padded.shape
-    # channels last, a window is `height` runs of memory: each row of it is one, and they lie `across` pixels apart
-    starts = batch * down * across - (height - 1) * across - (width - 1)
-    windows = padded.as_strided((starts, height, width * channels), (channels, across * channels, 1))
-    first = (rows.element * down + corner[:, 0] + above) * across + corner[:, 1] + left
-    return windows[first].reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _masked(window: Window, rows: Rows, shape: tuple[int, ...]) -> Window:
-    """The window without coefficients on entries that do not exist."""
-    one = window.A.new_ones(1, 1, *shape[2:])
-    everywhere = Rows(torch.zeros_like(rows.element), rows.channel, rows.position, rows.sign)
-    return Window(window.A * _read(one, window, everywhere), window.stride, window.offset, True)
-
-
-def _within(window: Window, rows: Rows, shape: tuple[int, ...]) -> Window:
-    """Windows as large as the map become the map."""
-    small = window.extent[0] < shape[2] or window.extent[1] < shape[3]
-    return window if small and window.stride != WHOLE else _on_map(window, rows, shape)
-
-
-def _on_map(window: Window, rows: Rows, shape: tuple[int, ...]) -> Window:
-    """The same coefficients at one place for all rows, with what lies outside the map cut off."""
-    height, width = shape[2:]
-    if window.stride == WHOLE:
-        top, left = window.offset
-        above, before = max(0, top), max(0, left)
-        A = window.A[:, :, above - top : height - top, before - left : width - left]
-        return Window(A, WHOLE, (above, before), True)
-    corner = _corner(window, rows)
-    above, below, left, right = _margins(corner, window.extent, shape)
-    whole = window.A.new_zeros(len(window.A), above + height + below, left + width + right, window.A.shape[1])
-    number = torch.arange(len(whole), device=whole.device)[:, None, None]
-    down = torch.arange(window.extent[0], device=whole.device)[:, None] + (corner[:, 0] + above)[:, None, None]
-    across = torch.arange(window.extent[1], device=whole.device) + (corner[:, 1] + left)[:, None, None]
-    whole[number, down, across] = window.A.permute(0, 2, 3, 1)
-    cut = whole.permute(0, 3, 1, 2)[:, :, above : above + height, left : left + width]
-    return Window(cut, WHOLE, (0, 0), True)
-
-
-def _merged(x: Window, y: Window, rows: Rows, shape: tuple[int, ...]) -> Window:
-    """The sum of two windows on one node."""
-    if x.stride != y.stride:  # one of them has outgrown a map on its way
-        x, y = _on_map(x, rows, shape), _on_map(y, rows, shape)
-    offset = (min(x.offset[0], y.offset[0]), min(x.offset[1], y.offset[1]))
-    end = tuple(max(z.offset[i] + z.extent[i] for z in (x, y)) for i in (0, 1))
-
-    def grown(z: Window) -> Tensor:
-        top, left = z.offset[0] - offset[0], z.offset[1] - offset[1]
-        bottom, right = end[0] - z.offset[0] - z.extent[0], end[1] - z.offset[1] - z.extent[1]
-        return F.pad(z.A, (left, right, top, bottom))
-
-    return Window(grown(x) + grown(y), x.stride, offset, x.inside and y.inside)
+    other = window if node.op == "add" else replace(window, A=-window.A)
+    if left == right:
+        return {left: replace(window, A=window.A + other.A)}, None
+    return {left: window, right: other}, None

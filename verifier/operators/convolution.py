@@ -5,7 +5,7 @@ Shapes are (N, C, *spatial) as in ONNX; the extra axes B (and S) in front are fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from verifier.specs.region import Box
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
-#: up to this many channels a transposed convolution is faster as one product and a fold than in torch's CPU kernel
+#: up to this many channels a transposed convolution is faster as a convolution with its stride's phases side by side
 FEW_CHANNELS = 4
 
 
@@ -69,6 +69,40 @@ def _constant(node: Node, A: Tensor, rank: int) -> Tensor | None:
     return (per_channel @ bias).sum(-1)
 
 
+def transposed(maps: Tensor, node: Node, padding: Sequence[int], extra: Sequence[int]) -> Tensor:
+    """The linear part of a convolution's adjoint: maps (M, C, *spatial) of its outputs to those of its inputs.
+
+    Args:
+        node: the convolution.
+        padding: rows and columns to cut off at either end.
+        extra: positions to add at the far end, which get zeros where no output reaches.
+    """
+    weight, a = node.constants["weight"], node.attributes
+    rank = weight.dim() - 2
+    plain = rank == 2 and a["groups"] == 1 and a["dilation"] == (1, 1) and a["stride"][0] == a["stride"][1]
+    whole_taps = all(k % s == 0 for k, s in zip(weight.shape[2:], a["stride"], strict=True))
+    if plain and (weight.shape[1] <= FEW_CHANNELS or (whole_taps and a["stride"][0] > 1)):
+        return _by_phases(maps, weight, a["stride"][0], padding, extra)
+    if rank == 2:  # the CPU kernels are several times as fast with channels last
+        maps, weight = (x.contiguous(memory_format=torch.channels_last) for x in (maps, weight))
+    return TRANSPOSE[rank](maps, weight, None, a["stride"], padding, extra, a["groups"], a["dilation"])
+
+
+def _by_phases(maps: Tensor, weight: Tensor, stride: int, padding: Sequence[int], extra: Sequence[int]) -> Tensor:
+    """A transposed convolution as a convolution: outputs that agree modulo the stride form one channel of it each."""
+    outputs, inputs, *kernel = weight.shape
+    taps = [-(-k // stride) for k in kernel]
+    whole = F.pad(weight, (0, taps[1] * stride - kernel[1], 0, taps[0] * stride - kernel[0]))
+    phases = whole.reshape(outputs, inputs, taps[0], stride, taps[1], stride).permute(1, 3, 5, 0, 2, 4)
+    phases = phases.reshape(inputs * stride * stride, outputs, *taps).flip(2, 3)
+    together = F.conv2d(maps, phases.contiguous(memory_format=torch.channels_last), None, 1, (taps[0] - 1, taps[1] - 1))
+    full = F.pixel_shuffle(together, stride)
+    size = [(n - 1) * stride - 2 * p + k + e for n, p, k, e in zip(maps.shape[2:], padding, kernel, extra, strict=True)]
+    short = [max(0, p + n - have) for p, n, have in zip(padding, size, full.shape[2:], strict=True)]
+    full = F.pad(full, (0, short[1], 0, short[0])) if any(short) else full
+    return full[:, :, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
+
+
 def _adjoint_conv(node: Node, A: Tensor, shapes: tuple[Shape, ...]) -> Adjoint:
     weight: Tensor = node.constants["weight"]
     rank = weight.dim() - 2
@@ -79,12 +113,7 @@ def _adjoint_conv(node: Node, A: Tensor, shapes: tuple[Shape, ...]) -> Adjoint:
         - ((A.shape[i - rank] - 1) * a["stride"][i] - 2 * a["padding"][i] + a["dilation"][i] * (kernel[i] - 1) + 1)
         for i in range(rank)
     ]
-    folded = _fold(A, rank)
-    if rank == 2 and a["groups"] == 1 and weight.shape[1] <= FEW_CHANNELS:
-        columns = torch.matmul(weight.flatten(1).t(), folded.flatten(2))
-        x = F.fold(columns, size, kernel, a["dilation"], a["padding"], a["stride"])
-    else:
-        x = TRANSPOSE[rank](folded, weight, None, a["stride"], a["padding"], lost, a["groups"], a["dilation"])
+    x = transposed(_fold(A, rank), node, a["padding"], lost)
     return (x.reshape(*A.shape[: -rank - 1], *x.shape[1:]),), _constant(node, A, rank)
 
 
