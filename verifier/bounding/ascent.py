@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -60,7 +61,13 @@ def ascend(
         deadline: `time.monotonic` value after which no further step is started.
     """
     begin = _start(graph, relaxation, objective, options.shared, start or DualPoint())
-    return climb(lambda dual: lower_bound(graph, region, relaxation, objective, dual), begin, options, done, deadline)
+    units = _coefficients(graph, relaxation, objective) if begin.cut_multipliers else {}
+    cuts = {name: (relaxation.cuts[name].least, units.get(name)) for name in begin.cut_multipliers}
+
+    def evaluate(dual: DualPoint) -> Tensor:
+        return lower_bound(graph, region, relaxation, objective, dual)
+
+    return climb(evaluate, begin, options, done, deadline, cuts)
 
 
 def climb(
@@ -69,6 +76,7 @@ def climb(
     options: AscentOptions,
     done: Callable[[Tensor], bool] | None = None,
     deadline: float | None = None,
+    cuts: Mapping[str, tuple[float, Tensor | None]] = MappingProxyType({}),
 ) -> tuple[Tensor, DualPoint]:
     """The best values (B, S) of a dual function found from a point, and the points that give them.
 
@@ -76,6 +84,7 @@ def climb(
         evaluate: the function; each of its rows depends on the arguments of that row alone, unless they are shared.
         begin: where the ascent begins; its tensors (B, S, *X) are changed.
         done, deadline: as in `ascend`.
+        cuts: the least value of multipliers of cuts, and the unit of their steps (B, S), or None for plain numbers.
     """
     weights = [w for pair in begin.weights.values() for w in pair if w is not None]
     multipliers = list(begin.multipliers.values())
@@ -85,9 +94,7 @@ def climb(
     kept = [w.clone() for w in free]
     climbers = [Adam(w, options.step, 1.0) for w in weights]
     climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
-    units = _coefficients(graph, relaxation, objective) if begin.cut_multipliers else {}
-    for name, w in begin.cut_multipliers.items():
-        climbers.append(Adam(w, options.cut_step, math.inf, relaxation.cuts[name].least, units.get(name)))
+    climbers += [Adam(w, options.cut_step, math.inf, *cuts[name]) for name, w in begin.cut_multipliers.items()]
     best, idle = None, 0
     for iteration in range(options.iterations + 1):
         last = iteration == options.iterations or (deadline is not None and monotonic() > deadline)

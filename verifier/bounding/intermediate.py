@@ -81,7 +81,7 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
             for rows in wanted_rows(wanted(box)).split(size, dim=1):
                 if late() or rows.numel() == 0:
                     break
-                bound, dual = _both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
+                bound, dual = both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
                 box, steps = intersect(box, rows, bound), (*steps, (rows, dual))
         return box, steps
 
@@ -150,7 +150,7 @@ def wanted_rows(wanted: Tensor) -> Tensor:
     return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
-def _both_sides(
+def both_sides(
     graph: Graph,
     region: Region,
     relaxation: Relaxation,

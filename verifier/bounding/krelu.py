@@ -22,6 +22,7 @@ from verifier.bounding.intermediate import (
     Join,
     Steps,
     Tighten,
+    both_sides,
     by_dual,
     intersect,
     rows_per_chunk,
@@ -79,16 +80,19 @@ def by_dual_with_cuts(
         below = ancestors(graph, name)
         each = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
         rows = _by_area(box, wanted(box))
-        count = min(rows.shape[1], options.budget // max(1, 2 * box.batch * each))
+        count = min(rows.shape[1], options.budget // (2 * box.batch * each)) if each else 0
         for part, cuts, numbers in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
             size = rows_per_chunk(graph, name, box, options.chunk_bytes, numbers)
             for chunk in part.split(size, dim=1) if part.numel() else ():
                 if deadline is not None and monotonic() > deadline:
                     return box, steps
                 now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
-                objective = unit_rows(graph, name, chunk, box.lower.dtype)
-                bound, dual = ascend(graph, region, now, objective, ascent, deadline=deadline)
-                box, steps = intersect(box, chunk, bound), (*steps, (chunk, dual))
+                if cuts:  # dense rows, which know cuts
+                    objective = unit_rows(graph, name, chunk, box.lower.dtype)
+                    found = ascend(graph, region, now, objective, ascent, deadline=deadline)
+                else:
+                    found = both_sides(graph, region, now, name, chunk, intermediate.slopes, ascent, deadline)
+                box, steps = intersect(box, chunk, found[0]), (*steps, (chunk, found[1]))
         return box, steps
 
     return tighten

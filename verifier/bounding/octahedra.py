@@ -103,7 +103,7 @@ def _sum(values: Tensor, take: Tensor, share: Tensor) -> Tensor:
 
 def _of_single_entries(graph: Graph, relaxation: Relaxation, name: str) -> _Single | None:
     """What the last ascents on a node's box chose (those with cuts where there were any), or None without any."""
-    steps = relaxation.steps.get(name, ())
+    steps = [(rows, dual) for rows, dual in relaxation.steps.get(name, ()) if isinstance(dual, DualPoint)]
     climbed = [step for step in steps if step[1].cut_multipliers] or [step for step in steps if step[1].weights]
     if not climbed:
         return None
