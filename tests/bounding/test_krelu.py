@@ -1,0 +1,141 @@
+"""k-ReLU: octahedra hold and profit from ascent, evidence is not trusted, the budget bounds the work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.laws.networks import case, mlp
+from verifier.bounding.ascent import AscentOptions
+from verifier.bounding.dual import DualPoint, Relaxation
+from verifier.bounding.intermediate import IntermediateOptions, relax_network
+from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
+from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate
+from verifier.bounding.octahedra import octahedra
+from verifier.bounding.rows import stack_rows
+from verifier.graph.ir import Graph
+from verifier.operators import evaluate_all, place
+from verifier.relaxations.cuts import Cuts, Hulls
+from verifier.relaxations.groups import GroupOptions
+from verifier.relaxations.octahedra import directions
+from verifier.specs.property import Polytope, Property
+from verifier.specs.region import Box, Region
+
+ASCENT = IntermediateOptions(ascent=AscentOptions(iterations=8))
+SLACK = 1e-9
+
+
+def _relaxed(graph: Graph, region: Region, options: KReluOptions, intermediate: IntermediateOptions) -> Relaxation:
+    tighten = by_dual_with_cuts(graph, region, intermediate, options)
+    return relax_network(graph, region, tighten, join_groups(graph, region, options))
+
+
+def _options(k: int, budget: int = 1 << 25) -> KReluOptions:
+    return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=4096, budget=budget)
+
+
+@settings(max_examples=15)
+@given(
+    name=st.sampled_from(("mlp", "prelu", "cnn", "residual", "tangle")),
+    kind=st.sampled_from(("box", "l2")),
+    seed=st.integers(0, 2**32),
+    k=st.sampled_from((2, 3)),
+)
+def test_octahedra_hold_and_ascent_makes_them_no_looser(name: str, kind: str, seed: int, k: int):
+    problem = case(name, kind, seed)
+    graph, region = problem.graph, problem.region
+    relaxation = _relaxed(graph, region, _options(k), ASCENT)
+    values = evaluate_all(graph, region.sample(64, problem.generator).flatten(0, 1))
+    for node in graph.nodes:
+        if node.name not in relaxation.cuts:
+            continue
+        source, cut = node.inputs[0], relaxation.cuts[node.name]
+        assert isinstance(cut, Cuts)
+        limits = octahedra(graph, region, relaxation, source, cut.index, 4096)
+        plain = octahedra(graph, region, replace(relaxation, steps={}), source, cut.index, 1 << 20)
+        assert bool((limits <= plain + SLACK).all())
+        x = values[source].unflatten(0, (64, -1)).flatten(2)
+        index = cut.index.flatten(1).expand(64, -1, -1)
+        sums = x.gather(2, index).unflatten(2, cut.index.shape[1:]) @ directions(k).T
+        assert bool((sums <= limits + SLACK).all())
+
+
+def test_the_dual_points_of_entries_add_up_to_tighter_octahedra():
+    random = np.random.default_rng(0)
+    graph = place(mlp(random, lambda b, x: b.relu(x), (4, 12, 12, 12, 2)))
+    region = Box(-torch.ones(1, 1, 4).double(), torch.ones(1, 1, 4).double())
+    relaxation = _relaxed(graph, region, _options(2), ASCENT)
+    last = [node for node in graph.nodes if node.name in relaxation.cuts][-1]
+    cut = relaxation.cuts[last.name]
+    assert isinstance(cut, Cuts)
+    limits, plain = (
+        octahedra(graph, region, r, last.inputs[0], cut.index, 1 << 20)[..., 4:]
+        for r in (relaxation, replace(relaxation, steps={}))
+    )
+    assert float((plain - limits).mean()) > 0.01 * float(plain.abs().mean())
+
+
+def _problem(dtype: torch.dtype = torch.float64) -> Problem:
+    random = np.random.default_rng(3)
+    graph = mlp(random, lambda b, x: b.relu(x), (4, 10, 10, 2))
+    region = Box(-torch.ones(1, 1, 4).double(), torch.ones(1, 1, 4).double())
+    prop = Property(region, (Polytope(np.array([[1.0, -1.0]]), np.zeros(1)),))
+    return Problem(place(graph, dtype), region.to(dtype, "cpu"), stack_rows(graph, [prop], dtype, "cpu"))
+
+
+@pytest.mark.parametrize("facets", [True, False])
+def test_nothing_of_the_evidence_is_trusted(facets: bool):
+    """Limits and points that were tampered with are computed anew; only groups and normals are taken."""
+    problem = _problem()
+    options = LadderOptions(joint=KReluOptions(facets=facets))
+    found = METHODS["k-relu"](problem, options, None)
+    cuts = {}
+    for name, cut in found.relaxation.cuts.items():
+        if isinstance(cut, Cuts):
+            cuts[name] = replace(cut, p=cut.p - 10)
+        else:
+            assert isinstance(cut, Hulls)
+            cuts[name] = replace(cut, points=torch.zeros_like(cut.points))
+    assert cuts
+    tampered = replace(found, relaxation=replace(found.relaxation, cuts=cuts))
+    torch.testing.assert_close(reevaluate(problem, tampered).lower, found.lower, rtol=0, atol=1e-9)
+
+
+def test_cuts_beat_single_neurons():
+    problem = _problem()
+    alone, together = (METHODS[m](problem, LadderOptions(), None).lower.item() for m in ("alpha-crown", "k-relu"))
+    assert together > alone + 0.01 * abs(alone)
+
+
+def test_beyond_the_budget_boxes_are_tightened_without_cuts():
+    problem = _problem()
+    none, some = (
+        _relaxed(problem.graph, problem.region, _options(2, budget), ASCENT).steps for budget in (0, 10 * 1000)
+    )
+
+    def with_cuts(steps) -> int:
+        duals = [dual for taken in steps.values() for _, dual in taken]
+        return sum(len(rows) for rows in (d.cut_multipliers for d in duals if isinstance(d, DualPoint)))
+
+    assert with_cuts(none) == 0 and with_cuts(some) > 0
+    assert sum(bool(d.weights) for taken in none.values() for _, d in taken if isinstance(d, DualPoint)) > 0
+
+
+def test_cuts_in_single_precision_become_valid_in_double():
+    single, double = _problem(torch.float32), _problem()
+    found = METHODS["k-relu"](single, LadderOptions(), None)
+    again = reevaluate(double, found)
+    torch.testing.assert_close(again.lower, found.lower.double(), rtol=1e-3, atol=1e-3)
+    join = join_again(double.graph, double.region, found.relaxation.cuts)
+    values = evaluate_all(double.graph, double.region.sample(256, torch.Generator().manual_seed(0)).flatten(0, 1))
+    for node in double.graph.nodes:
+        cut = join(node, again.relaxation) if node.name in found.relaxation.cuts else None
+        if isinstance(cut, Cuts):
+            z, x = (values[name].flatten(1)[:, cut.index[0]] for name in (node.name, node.inputs[0]))  # (256, G, k)
+            left = torch.einsum("rgk,gfk->rgf", z, cut.P[0]) + torch.einsum("rgk,gfk->rgf", x, cut.R[0])
+            assert bool((left <= cut.p[0]).all())
