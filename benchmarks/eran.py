@@ -37,7 +37,9 @@ PUBLISHED = {
     "mnist_9x100": (0.026, 947, 186),
     "mnist_6x200": (0.015, 972, 303),
 }
-BATCH = 25
+#: images at a time; multipliers of cuts take memory for every image
+BATCH = {"k-relu": 1}
+USUAL_BATCH = 25
 
 
 def main() -> None:
@@ -68,8 +70,9 @@ def count(network: Path, mnist, images: int, epsilon: float, method: str) -> tup
     labels = np.asarray(mnist.y[:images])
     right = np.flatnonzero(evaluate(place(graph, torch.float32), inputs).flatten(1).argmax(1).numpy() == labels)
     verified, begun = 0, time.perf_counter()
-    for start in range(0, len(right), BATCH):
-        chosen = right[start : start + BATCH]
+    size = BATCH.get(method, USUAL_BATCH)
+    for start in range(0, len(right), size):
+        chosen = right[start : start + size]
         specs = [robustness(mnist.x[i], int(labels[i]), epsilon=epsilon) for i in chosen]
         properties = [resolve(spec, graph).properties[0] for spec in specs]
         problem = pose(graph, properties, torch.float32)
