@@ -35,3 +35,5 @@ def test_elements_with_fewer_groups_are_filled_up():
     groups = choose_groups(lower, upper, unstable, GroupOptions(size=2))
     assert groups is not None
     assert groups.tolist() == [[[0, 1], [0, 2], [1, 2]], [[0, 1], [0, 1], [0, 1]]]
+    most = choose_groups(lower, upper, unstable, GroupOptions(size=2, most=2))
+    assert most is not None and most.tolist() == [[[0, 1], [0, 2]], [[0, 1], [0, 1]]]

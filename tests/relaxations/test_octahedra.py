@@ -65,7 +65,7 @@ def _octahedron(random: np.random.Generator, k: int, shape: str, scale: float) -
 SHAPES = ("point", "segment", "flat", "thin", "grid", "smooth")
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(
     k=st.sampled_from((2, 2, 2, 3)),
     shape=st.sampled_from(SHAPES),
@@ -76,7 +76,7 @@ SHAPES = ("point", "segment", "flat", "thin", "grid", "smooth")
 def test_limits_hold_at_every_exact_corner_and_no_higher(k: int, shape: str, scale: float, slope: float, seed: int):
     random = np.random.default_rng(seed)
     limit, cloud = _octahedron(random, k, shape, scale)
-    points = corners(limit, (0.0,))
+    points = corners(limit, (0.0,), k)
 
     def lifted(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x.clamp(min=0) + slope * x.clamp(max=0), x], -1)
@@ -97,20 +97,34 @@ def test_limits_hold_at_every_exact_corner_and_no_higher(k: int, shape: str, sca
 def test_corners_lie_where_the_activation_bends(kinks: tuple[float, ...]):
     """The square [-2, 2]^2 without any diagonal: corners, and with kinks the points of a grid."""
     limit = torch.tensor([[2.0] * 4 + [4.0] * 4], dtype=torch.float64)
-    found = {tuple(point) for point in corners(limit, kinks)[0].round(decimals=3).add(0.0).tolist()}
+    found = {tuple(point) for point in corners(limit, kinks, 2)[0].round(decimals=3).add(0.0).tolist()}
     assert found == set(product((-2.0, *kinks, 2.0), repeat=2))
 
 
 def test_limits_that_contradict_each_other_leave_the_box():
     limit = torch.tensor([[1.0, 1.0, 1.0, 2.0] + [-9.0] * 4, [1.0, 1.0, 1.0, 1.0] + [2.0] * 4], dtype=torch.float64)
-    found = corners(limit, (0.0,))[0]
+    found = corners(limit, (0.0,), 2)[0]
     for corner in product((-1.0, 0.0, 1.0), (-2.0, 0.0, 1.0)):
         assert bool((found - torch.tensor(corner)).abs().amax(1).amin() < 1e-5)
 
 
 def test_directions_are_all_signs():
     assert directions(1).tolist() == [[1.0], [-1.0]]
-    for k in (2, 3, 4):
+    for k, count in ((2, 8), (3, 26), (4, 32)):
         rows = directions(k).tolist()
-        assert len(rows) == len({tuple(row) for row in rows}) == 3**k - 1
+        assert len(rows) == len({tuple(row) for row in rows}) == count
         assert torch.equal(directions(k)[: 2 * k], torch.cat([torch.eye(k), -torch.eye(k)]).double())
+    with pytest.raises(ValueError, match="at most 4"):
+        directions(5)
+
+
+def test_four_neurons():
+    """The box [-1, 1]^4 where no two sums pass 1: limits of a few directions, against what is known of them."""
+    limit = torch.tensor([[1.0] * 8 + [1.0] * 24], dtype=torch.float64)
+    x = corners(limit, (0.0,), 4)
+    points = torch.cat([x.clamp(min=0), x], -1)
+    normals = torch.zeros(1, 3, 8, dtype=torch.float64)
+    normals[0, 0, :4] = 1  # all outputs: the inputs are at most 1/2 each, or one is 1
+    normals[0, 1, :2] = 1
+    normals[0, 2, 4:] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    assert limits(normals, points)[0].tolist() == pytest.approx([2.0, 1.0, 2.0], abs=1e-5)

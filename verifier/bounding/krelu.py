@@ -45,8 +45,8 @@ class KReluOptions:
 
     Args:
         groups: which neurons go together.
-        facets: whether the hulls' facets are computed (`Cuts`), or their corners only (`Hulls`), which is all that
-            can be had for groups of more than three.
+        facets: whether the hulls' facets are computed (`Cuts`), or their corners only (`Hulls`), which is quick for
+            larger groups, too, but takes more steps to climb.
         chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
@@ -160,7 +160,7 @@ def _points(
     kinks = OPERATORS[node.op].kinks
     assert kinks is not None
     reach = octahedra(graph, region, relaxation, node.inputs[0], groups, chunk_bytes)
-    x = corners(reach.flatten(0, 1), kinks(node)).unflatten(0, reach.shape[:2])
+    x = corners(reach.flatten(0, 1), kinks(node), groups.shape[-1]).unflatten(0, reach.shape[:2])
     return torch.cat([OPERATORS[node.op].forward(_of_entries(graph, node, groups), x), x], -1)
 
 

@@ -15,16 +15,18 @@ class GroupOptions:
     """How neurons are grouped.
 
     Args:
-        size: neurons of a group (k).
+        size: neurons of a group (k), 2 to 4.
         partition: neurons are sorted by area and cut into parts of so many; groups stay within a part (n_s).
         overlap: neurons that two groups may share (s); for pairs 1 gives all of them.
         least_area: neurons whose triangle has a smaller area ``-l u`` are left alone.
+        most: groups of a layer; those of the largest neurons come first.
     """
 
     size: int = 2
     partition: int = 20
     overlap: int = 1
     least_area: float = 0.05
+    most: int = 4000
 
 
 @lru_cache
@@ -69,4 +71,4 @@ def _within(ranked: Tensor, options: GroupOptions) -> Tensor:
         positions = subsets(len(part), options.size, options.overlap)
         if positions:
             parts.append(part[torch.tensor(positions, device=ranked.device)])
-    return torch.cat(parts)
+    return torch.cat(parts)[: options.most]

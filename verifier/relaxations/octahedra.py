@@ -1,6 +1,7 @@
 """Octahedra: what is known of the inputs of a group of neurons, and the points that span the group's hull.
 
-An octahedron is ``{x : <d, x> <= limit_d for all d in {-1, 0, 1}^k but 0}`` (Singh et al. 2019, NeurIPS, section 4).
+An octahedron is ``{x : <d, x> <= limit_d for all d in {-1, 0, 1}^k but 0}`` (Singh et al. 2019, NeurIPS, section 4);
+of four neurons only those d count that join two at most, since 80 planes meet in too many points.
 A piecewise linear activation is linear on each part that the planes through its kinks cut out of it, so the hull of
 inputs and outputs over the octahedron is spanned by the corners of these parts. The planes' normals are the same for
 every group: all that k of them meet in is found by matrices that are computed once.
@@ -19,19 +20,28 @@ from torch import Tensor
 #: limits are raised, and points accepted beyond them, by these shares of the group's largest value: the first covers
 #: the rounding errors of the limits, the second (much smaller) those of a point that was computed from them
 INFLATION, TOLERANCE = 1e-7, 1e-9
+#: groups of more neurons than these: there are too many points to try; and only pairs are joined
+LARGEST, LARGEST_FULL = 4, 3
 #: numbers that a step over a chunk of groups may hold
 CHUNK_NUMBERS = 1 << 21
 
 
 @lru_cache
 def directions(k: int) -> Tensor:
-    """All directions (D, k) of an octahedron: first ``+e_i``, then ``-e_i``, then those of several neurons."""
-    several = [d for d in product((1.0, -1.0, 0.0), repeat=k) if sum(map(abs, d)) > 1]
+    """All directions (D, k) of an octahedron: first ``+e_i``, then ``-e_i``, then those of several neurons.
+
+    Raises:
+        ValueError: k is too large.
+    """
+    if k > LARGEST:
+        raise ValueError(f"groups of {k} neurons are too large: choose at most {LARGEST}")
+    joined = range(2, (k if k <= LARGEST_FULL else 2) + 1)
+    several = [d for d in product((1.0, -1.0, 0.0), repeat=k) if sum(map(abs, d)) in joined]
     unit = torch.eye(k, dtype=torch.float64)
     return torch.cat([unit, -unit, torch.tensor(several, dtype=torch.float64).reshape(-1, k)])
 
 
-def corners(limits: Tensor, kinks: tuple[float, ...]) -> Tensor:
+def corners(limits: Tensor, kinks: tuple[float, ...], k: int) -> Tensor:
     """Points (N, V, k) in float64 that hold all corners of the parts of octahedra.
 
     The octahedra are inflated by `INFLATION`. Groups with fewer points than others repeat one.
@@ -41,7 +51,6 @@ def corners(limits: Tensor, kinks: tuple[float, ...]) -> Tensor:
         kinks: values of x at which the activation bends.
     """
     limits = limits.double()
-    k = _size(limits.shape[1])
     scale = limits[:, : 2 * k].abs().amax(1, keepdim=True)
     limits = limits + INFLATION * (limits.abs() + scale)
     normals, choices, inverses = _meetings(k, len(kinks))
@@ -49,10 +58,6 @@ def corners(limits: Tensor, kinks: tuple[float, ...]) -> Tensor:
     parts = [_corners(part, kinks, normals, choices, inverses) for part in limits.split(step)]
     most = max(part.shape[1] for part in parts)
     return torch.cat([torch.cat([p, p[:, :1].expand(-1, most - p.shape[1], -1)], 1) for p in parts])
-
-
-def _size(count: int) -> int:
-    return next(k for k in range(1, 10) if 3**k - 1 == count)
 
 
 @lru_cache
