@@ -62,7 +62,10 @@ def ascend(
     """
     begin = _start(graph, relaxation, objective, options.shared, start or DualPoint())
     units = _coefficients(graph, relaxation, objective) if begin.cut_multipliers else {}
-    cuts = {name: (relaxation.cuts[name].least, units.get(name)) for name in begin.cut_multipliers}
+    cuts = {}
+    for name in begin.cut_multipliers:
+        cut, unit = relaxation.cuts[name], units.get(name)
+        cuts[name] = (cut.least, None if unit is None else unit * cut.pace)
 
     def evaluate(dual: DualPoint) -> Tensor:
         return lower_bound(graph, region, relaxation, objective, dual)

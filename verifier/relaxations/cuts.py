@@ -25,10 +25,14 @@ class JointBound(Protocol):
     """What the dual function needs of cuts.
 
     ``least``: the least value that a multiplier may take, 0 or -inf.
+    ``pace``: factor on the steps of an optimiser.
     """
 
     @property
     def least(self) -> float: ...
+
+    @property
+    def pace(self) -> float: ...
 
     def zero(self, rows: int) -> Tensor:
         """Multipliers that leave an objective of `rows` rows as it is."""
@@ -61,6 +65,10 @@ class Cuts:
     @property
     def least(self) -> float:
         return 0.0
+
+    @property
+    def pace(self) -> float:
+        return 1.0
 
     def zero(self, rows: int) -> Tensor:
         return _by_group(self.p, rows, self.p.shape[-1])
@@ -96,6 +104,10 @@ class Mixed:
     def least(self) -> float:
         return 0.0
 
+    @property
+    def pace(self) -> float:
+        return 1.0
+
     def zero(self, rows: int) -> Tensor:
         return self.constant.new_zeros(len(self.constant), rows, 1)
 
@@ -124,6 +136,11 @@ class Hulls:
     @property
     def least(self) -> float:
         return -torch.inf
+
+    @property
+    def pace(self) -> float:
+        """Less where a neuron is in many groups: all of them push on it at once, and nothing stops at zero."""
+        return 2 * len(self.index.unique()) / self.index[..., 0, 0].numel() / self.index.shape[-2:].numel()
 
     def zero(self, rows: int) -> Tensor:
         return _by_group(self.points, rows, self.points.shape[-1])
