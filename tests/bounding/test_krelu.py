@@ -16,7 +16,7 @@ from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.intermediate import IntermediateOptions, relax_network
 from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
 from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate
-from verifier.bounding.octahedra import octahedra
+from verifier.bounding.octahedra import OctahedraOptions, octahedra
 from verifier.bounding.rows import stack_rows
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate_all, place
@@ -27,6 +27,7 @@ from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box, Region
 
 ASCENT = IntermediateOptions(ascent=AscentOptions(iterations=8))
+SMALL = OctahedraOptions(chunk_bytes=4096)
 SLACK = 1e-9
 
 
@@ -39,7 +40,7 @@ def _options(k: int, budget: int = 1 << 25) -> KReluOptions:
     return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=4096, budget=budget)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     name=st.sampled_from(("mlp", "prelu", "cnn", "residual", "tangle")),
     kind=st.sampled_from(("box", "l2")),
@@ -47,7 +48,7 @@ def _options(k: int, budget: int = 1 << 25) -> KReluOptions:
     k=st.sampled_from((2, 3)),
 )
 def test_octahedra_hold_and_ascent_makes_them_no_looser(name: str, kind: str, seed: int, k: int):
-    problem = case(name, kind, seed)
+    problem = case(name, kind, seed, radius=0.5)
     graph, region = problem.graph, problem.region
     relaxation = _relaxed(graph, region, _options(k), ASCENT)
     values = evaluate_all(graph, region.sample(64, problem.generator).flatten(0, 1))
@@ -56,8 +57,8 @@ def test_octahedra_hold_and_ascent_makes_them_no_looser(name: str, kind: str, se
             continue
         source, cut = node.inputs[0], relaxation.cuts[node.name]
         assert isinstance(cut, Cuts)
-        limits = octahedra(graph, region, relaxation, source, cut.index, 4096)
-        plain = octahedra(graph, region, replace(relaxation, steps={}), source, cut.index, 1 << 20)
+        limits = octahedra(graph, region, relaxation, source, cut.index, SMALL)[0]
+        plain = octahedra(graph, region, replace(relaxation, steps={}), source, cut.index, SMALL)[0]
         assert bool((limits <= plain + SLACK).all())
         x = values[source].unflatten(0, (64, -1)).flatten(2)
         index = cut.index.flatten(1).expand(64, -1, -1)
@@ -65,19 +66,36 @@ def test_octahedra_hold_and_ascent_makes_them_no_looser(name: str, kind: str, se
         assert bool((sums <= limits + SLACK).all())
 
 
+def _wide() -> tuple[Graph, Region]:
+    graph = place(mlp(np.random.default_rng(0), lambda b, x: b.relu(x), (4, 12, 12, 12, 2)))
+    return graph, Box(-torch.ones(1, 1, 4).double(), torch.ones(1, 1, 4).double())
+
+
 def test_the_dual_points_of_entries_add_up_to_tighter_octahedra():
-    random = np.random.default_rng(0)
-    graph = place(mlp(random, lambda b, x: b.relu(x), (4, 12, 12, 12, 2)))
-    region = Box(-torch.ones(1, 1, 4).double(), torch.ones(1, 1, 4).double())
+    graph, region = _wide()
     relaxation = _relaxed(graph, region, _options(2), ASCENT)
     last = [node for node in graph.nodes if node.name in relaxation.cuts][-1]
     cut = relaxation.cuts[last.name]
     assert isinstance(cut, Cuts)
     limits, plain = (
-        octahedra(graph, region, r, last.inputs[0], cut.index, 1 << 20)[..., 4:]
+        octahedra(graph, region, r, last.inputs[0], cut.index, SMALL)[0][..., 4:]
         for r in (relaxation, replace(relaxation, steps={}))
     )
     assert float((plain - limits).mean()) > 0.01 * float(plain.abs().mean())
+
+
+def test_known_weights_give_the_same_limits():
+    graph, region = _wide()
+    relaxation = _relaxed(graph, region, _options(2), ASCENT)
+    last = [node for node in graph.nodes if node.name in relaxation.cuts][-1]
+    groups = relaxation.cuts[last.name].index  # type: ignore[attr-defined]
+    climb = replace(SMALL, ascent=AscentOptions(iterations=4))
+    limits, weights = octahedra(graph, region, relaxation, last.inputs[0], groups, climb)
+    again, _ = octahedra(graph, region, relaxation, last.inputs[0], groups, OctahedraOptions(), weights)
+    none, nothing = octahedra(graph, region, relaxation, last.inputs[0], groups, replace(climb, budget=0))
+    assert weights and not nothing
+    torch.testing.assert_close(again, limits, rtol=0, atol=1e-11)
+    assert bool((limits <= none + SLACK).all()) and bool((limits < none - 1e-6).any())
 
 
 def _problem(dtype: torch.dtype = torch.float64) -> Problem:

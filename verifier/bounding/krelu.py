@@ -15,7 +15,7 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import ancestors, ascend
+from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.dual import Relaxation
 from verifier.bounding.intermediate import (
     IntermediateOptions,
@@ -28,7 +28,7 @@ from verifier.bounding.intermediate import (
     rows_per_chunk,
     unit_rows,
 )
-from verifier.bounding.octahedra import octahedra
+from verifier.bounding.octahedra import OctahedraOptions, Weights, each, octahedra
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts, Hulls, JointBound
@@ -47,6 +47,7 @@ class KReluOptions:
         groups: which neurons go together.
         facets: whether the hulls' facets are computed (`Cuts`), or their corners only (`Hulls`), which is quick for
             larger groups, too, but takes more steps to climb.
+        octahedra: what is known of their inputs.
         chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
@@ -54,6 +55,9 @@ class KReluOptions:
 
     groups: GroupOptions = field(default_factory=GroupOptions)
     facets: bool = True
+    octahedra: OctahedraOptions = field(
+        default_factory=lambda: OctahedraOptions(AscentOptions(iterations=5, step=0.1, decay=0.9))
+    )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
 
@@ -119,49 +123,59 @@ def join_groups(graph: Graph, region: Region, options: KReluOptions, deadline: f
         groups = choose_groups(flat(box.lower), flat(box.upper), flat(operator.splits(node, box)), options.groups)
         if groups is None:
             return None
-        points = _points(graph, region, relaxation, node, groups, options.chunk_bytes)
+        points, weights = _points(graph, region, relaxation, node, groups, options.octahedra)
         if not options.facets:
-            return Hulls(groups, points.to(box.lower.dtype))
+            return Hulls(groups, points.to(box.lower.dtype), weights)
         normals = facets(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-        return _with_limits(groups, normals.to(box.lower.dtype), points)
+        return _with_limits(groups, normals.to(box.lower.dtype), points, weights)
 
     return join
 
 
 def join_again(graph: Graph, region: Region, evidence: Mapping[str, JointBound]) -> Join:
-    """The cuts that the groups and normals of `evidence` have over another relaxation, such as one in float64.
+    """The cuts that `evidence` has over another relaxation, such as one in float64.
 
-    Nothing of it is trusted: octahedra, points and limits are computed anew.
+    Of the evidence only groups, normals and line weights are taken: octahedra, points and limits are computed anew.
     """
 
     def join(node: Node, relaxation: Relaxation) -> JointBound | None:
         old, dtype = evidence.get(node.name), relaxation.boxes[node.inputs[0]].lower.dtype
         if not isinstance(old, Cuts | Hulls):
             return None
-        points = _points(graph, region, relaxation, node, old.index, KReluOptions().chunk_bytes)
+        known = each(old.evidence, lambda w: w.to(dtype))
+        points, weights = _points(graph, region, relaxation, node, old.index, OctahedraOptions(), known)
         if isinstance(old, Hulls):
-            return Hulls(old.index, points.to(dtype))
-        return _with_limits(old.index, torch.cat([old.P, old.R], -1).to(dtype), points)
+            return Hulls(old.index, points.to(dtype), weights)
+        return _with_limits(old.index, torch.cat([old.P, old.R], -1).to(dtype), points, weights)
 
     return join
 
 
-def _with_limits(groups: Tensor, normals: Tensor, points: Tensor) -> Cuts:
+def _with_limits(groups: Tensor, normals: Tensor, points: Tensor, weights: Weights) -> Cuts:
     """Cuts (B, G, F) with normals (B, G, F, 2k) of any origin, valid for the hulls of points (B, G, V, 2k)."""
     k, batch = groups.shape[-1], points.shape[:2]
     p = limits(normals.flatten(0, 1), points.flatten(0, 1)).unflatten(0, batch)
-    return Cuts(groups, normals[..., :k], normals[..., k:], p.to(normals.dtype))
+    return Cuts(groups, normals[..., :k], normals[..., k:], p.to(normals.dtype), weights)
 
 
 def _points(
-    graph: Graph, region: Region, relaxation: Relaxation, node: Node, groups: Tensor, chunk_bytes: int
-) -> Tensor:
-    """Points (B, G, V, 2k) in float64, outputs first, whose hulls hold the groups (B, G, k) of an activation."""
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    node: Node,
+    groups: Tensor,
+    options: OctahedraOptions,
+    known: Weights | None = None,
+) -> tuple[Tensor, Weights]:
+    """Points (B, G, V, 2k) in float64, outputs first, whose hulls hold the groups (B, G, k) of an activation.
+
+    With them the line weights that bounded the octahedra; `known` ones are evaluated again.
+    """
     kinks = OPERATORS[node.op].kinks
     assert kinks is not None
-    reach = octahedra(graph, region, relaxation, node.inputs[0], groups, chunk_bytes)
+    reach, weights = octahedra(graph, region, relaxation, node.inputs[0], groups, options, known)
     x = corners(reach.flatten(0, 1), kinks(node), groups.shape[-1]).unflatten(0, reach.shape[:2])
-    return torch.cat([OPERATORS[node.op].forward(_of_entries(graph, node, groups), x), x], -1)
+    return torch.cat([OPERATORS[node.op].forward(_of_entries(graph, node, groups), x), x], -1), weights
 
 
 def _of_entries(graph: Graph, node: Node, groups: Tensor) -> Node:

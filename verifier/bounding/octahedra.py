@@ -5,14 +5,14 @@ Axes: B batch, G groups, D directions, k neurons of a group, R rows of a step (s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import ancestors
+from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
 from verifier.graph.ir import Graph
 from verifier.relaxations.cuts import Mixed, Push
@@ -20,32 +20,88 @@ from verifier.relaxations.octahedra import directions
 from verifier.specs.box import flat
 from verifier.specs.region import Region
 
+#: line weights of the rows on groups' sums, for each activation below: (B, G, D', *X), see `DualPoint`
+Weights = Mapping[str, tuple[Tensor | None, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class OctahedraOptions:
+    """How octahedra are bounded.
+
+    Args:
+        ascent: of the line weights of sums, from those of their terms; None evaluates these only.
+        chunk_bytes: memory that the coefficients of one chunk of rows take.
+        budget: numbers that the line weights of all rows of a node may be; beyond it there is no ascent.
+    """
+
+    ascent: AscentOptions | None = None
+    chunk_bytes: int = 8 << 20
+    budget: int = 1 << 25
+
 
 def octahedra(
-    graph: Graph, region: Region, relaxation: Relaxation, name: str, groups: Tensor, chunk_bytes: int
-) -> Tensor:
-    """Upper limits (B, G, D) of a node's groups (B, G, k) in all `directions`.
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    name: str,
+    groups: Tensor,
+    options: OctahedraOptions,
+    known: Weights | None = None,
+) -> tuple[Tensor, Weights]:
+    """Upper limits (B, G, D) of a node's groups (B, G, k) in all `directions`, and line weights that give them.
 
     Those of single entries are the node's box. All others are bounded at CROWN's dual point and, where the box was
-    tightened by ascent, at the one that the dual points of the single entries add up to; chunked to the memory.
+    tightened by ascent, at one near that which the dual points of the single entries add up to.
+
+    Args:
+        known: the weights, where they were found before.
     """
-    batch, _, k = groups.shape
+    batch, count, k = groups.shape
     box = relaxation.boxes[name]
     lower, upper = (flat(end).gather(1, groups.flatten(1)).reshape(groups.shape) for end in (box.lower, box.upper))
     several = directions(k)[2 * k :].to(lower)
     single = _of_single_entries(graph, relaxation, name)
     widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
+    ascent = options.ascent
+    if single is None or batch * count * len(several) * single.size() > options.budget:
+        ascent = None
     numbers = batch * len(several) * (widest if single is None else 4 * widest)
-    found = []
-    for part in groups.split(max(1, chunk_bytes // (lower.element_size() * numbers)), dim=1):
+    step = max(1, options.chunk_bytes // (lower.element_size() * numbers))
+    bounds: list[Tensor] = []
+    climbed: list[Weights] = []
+    for start in range(0, count, step):
+        part = groups[:, start : start + step]
         objective = _rows(graph, name, part, several)
         bound = lower_bound(graph, region, relaxation, objective)
         if single is not None:
             cuts, dual = single.sums(part, several)
-            climbed = lower_bound(graph, region, replace(relaxation, cuts=cuts), objective, dual)
-            bound = torch.maximum(bound, climbed)
-        found.append(-bound.unflatten(1, (part.shape[1], -1)))
-    return torch.cat([upper, -lower, torch.cat(found, 1)], -1)
+            now = replace(relaxation, cuts=cuts)
+            if known:
+                dual = replace(dual, weights=each(known, lambda w: w[:, start : start + step].flatten(1, 2)))  # noqa: B023
+            if known or ascent is None:
+                better = lower_bound(graph, region, now, objective, dual)
+            else:
+                better, dual = ascend(graph, region, now, objective, replace(ascent, cut_step=0.0), start=dual)
+                climbed.append(each(dual.weights, lambda w: w.unflatten(1, (-1, len(several)))))
+            bound = torch.maximum(bound, better)
+        bounds.append(-bound.unflatten(1, (-1, len(several))))
+    limits = torch.cat([upper, -lower, torch.cat(bounds, 1)], -1)
+    return limits, known or _joined(climbed)
+
+
+def each(weights: Weights, change: Callable[[Tensor], Tensor]) -> Weights:
+    """Weights whose every tensor was changed."""
+    return {n: tuple(None if w is None else change(w) for w in pair) for n, pair in weights.items()}  # type: ignore[misc]
+
+
+def _joined(parts: list[Weights]) -> Weights:
+    """Weights of all groups from those of chunks of them."""
+
+    def side(name: str, which: int) -> Tensor | None:
+        found = [w for part in parts if (w := part[name][which]) is not None]
+        return torch.cat(found, 1) if found else None
+
+    return {name: (side(name, 0), side(name, 1)) for name in (parts[0] if parts else {})}
 
 
 def _rows(graph: Graph, name: str, groups: Tensor, several: Tensor) -> Objective:
@@ -63,13 +119,17 @@ class _Single:
 
     Args:
         rows: (B, R) the entries.
-        weights: as of `DualPoint`.
+        weights: their line weights, as of `DualPoint`.
         pushes: for each activation with cuts, what their multipliers added to each of the 2R rows.
     """
 
     rows: Tensor
-    weights: Mapping[str, tuple[Tensor | None, Tensor | None]]
+    weights: Weights
     pushes: Mapping[str, Push]
+
+    def size(self) -> int:
+        """Numbers that the line weights of one row are."""
+        return sum(w[0, 0].numel() for pair in self.weights.values() for w in pair if w is not None)
 
     def sums(self, groups: Tensor, several: Tensor) -> tuple[dict[str, Mixed], DualPoint]:
         """Cuts and a dual point for signed sums of entries, with signs `several` (D, k), of groups (B, G, k).

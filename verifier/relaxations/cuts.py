@@ -11,8 +11,9 @@ Axes: B batch, S objective rows, G groups, F directions of a group, V points of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -55,12 +56,14 @@ class Cuts:
         index: (G, k) or (B, G, k) int64.
         P, R: (B, G, F, k); a row of zeros with p = 0 says nothing and fills groups with fewer rows up.
         p: (B, G, F).
+        evidence: what it takes to derive p again.
     """
 
     index: Tensor
     P: Tensor
     R: Tensor
     p: Tensor
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def least(self) -> float:
@@ -128,10 +131,12 @@ class Hulls:
     Args:
         index: (G, k) or (B, G, k) int64.
         points: (B, G, V, 2k), outputs first; groups with fewer points repeat one.
+        evidence: what it takes to derive the points again.
     """
 
     index: Tensor
     points: Tensor
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def least(self) -> float:
