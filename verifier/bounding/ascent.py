@@ -14,8 +14,8 @@ from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
 from verifier.graph.ir import Graph
 from verifier.specs.region import Region
 
-#: of Adam, as in its paper
-_MEAN_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+#: what is left of a gradient in the average after a step; the bounds hardly depend on it between 0 and 0.5
+_MEAN_DECAY = 0.3
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class AscentOptions:
 
     Args:
         iterations: steps at most.
-        step: first step size (Adam) in units of the weights, which live in [0, 1].
+        step: first step size in units of the weights, which live in [0, 1].
         decay: factor on the step size after every step.
         shared: one set of weights for all rows of a batch element instead of one for each row: less memory, looser.
         patience: stop when no row has gained over this many steps.
@@ -32,8 +32,8 @@ class AscentOptions:
     """
 
     iterations: int = 20
-    step: float = 0.25
-    decay: float = 0.95
+    step: float = 0.4
+    decay: float = 0.85
     shared: bool = False
     patience: int = 10
     multiplier_step: float = 0.1
@@ -80,8 +80,8 @@ def climb(
     if not free:
         return evaluate(begin), begin
     kept = [w.clone() for w in free]
-    climbers = [Adam(w, options.step, 1.0) for w in weights]
-    climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
+    climbers = [Signum(w, options.step, 1.0) for w in weights]
+    climbers += [Signum(w, options.multiplier_step, math.inf) for w in multipliers]
     best, idle = None, 0
     for iteration in range(options.iterations + 1):
         last = iteration == options.iterations or (deadline is not None and monotonic() > deadline)
@@ -97,30 +97,28 @@ def climb(
         gradients = torch.autograd.grad(bound, free, torch.ones_like(bound), allow_unused=True)
         for climber, gradient in zip(climbers, gradients, strict=True):
             if gradient is not None:
-                climber.step(gradient, iteration, options.decay**iteration)
+                climber.step(gradient, options.decay**iteration)
     assert best is not None
     return best, _named(begin, kept)
 
 
-class Adam:
-    """Ascent steps on one tensor (Kingma and Ba 2015, arXiv 1412.6980), which stays in [0, most].
+class Signum:
+    """Ascent steps on one tensor by the sign of an averaged gradient (Bernstein et al. 2018, arXiv 1802.04434).
 
-    By hand, since importing `torch.optim` takes as long as importing torch.
+    The best weights mostly lie at the ends of their range and a dual function is piecewise smooth, so the size of a
+    gradient says little. Half as many steps as Adam's give the same bounds here, in fewer passes over memory each.
     """
 
     def __init__(self, value: Tensor, size: float, most: float):
+        """Steps on `value`, in place, which stays in [0, most]."""
         self.value, self.size, self.most = value, size, most
-        self.mean, self.square = torch.zeros_like(value), torch.zeros_like(value)
+        self.mean = torch.zeros_like(value)
 
     @torch.no_grad()
-    def step(self, gradient: Tensor, iteration: int, shrink: float) -> None:
-        """Move along a gradient by `size * shrink`; iterations count from 0."""
+    def step(self, gradient: Tensor, shrink: float) -> None:
+        """Move along a gradient by `size * shrink`."""
         self.mean.lerp_(gradient, 1 - _MEAN_DECAY)
-        self.square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
-        correction = math.sqrt(1 - _SQUARE_DECAY ** (iteration + 1))
-        spread = self.square.sqrt().div_(correction).add_(_EPSILON)
-        size = self.size * shrink / (1 - _MEAN_DECAY ** (iteration + 1))
-        self.value.addcdiv_(self.mean, spread, value=size).clamp_(0.0, self.most)
+        self.value.add_(self.mean.sign(), alpha=self.size * shrink).clamp_(0.0, self.most)
 
 
 def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: bool, start: DualPoint) -> DualPoint:
