@@ -26,7 +26,7 @@ from verifier.errors import InputError, out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place, require_bound_rules
 from verifier.operators.cost import multiply_adds
-from verifier.search.branch_and_bound import WAYS, Search, free_dimensions
+from verifier.search.branch_and_bound import Search, free_dimensions
 from verifier.search.memory import Memory
 from verifier.search.result import SearchOptions, Standing, Watch
 from verifier.specs.property import Property, Query
@@ -327,7 +327,7 @@ class _Run:
 
         wanted = torch.tensor([number in self.open for number in batch.numbers])
         exact = batch.problem if self.dtype == torch.float64 else self.problem(batch.numbers, torch.float64)
-        options = self.memory.search(self.options.search, WAYS * len(self.evidence))
+        options = self.memory.search(self.options.search, len(self.evidence))
         return Search(batch.problem, exact, found, wanted, options, judge, tell)
 
     def _search_until(self, batches: int, first: bool) -> float | None:

@@ -10,9 +10,9 @@ rm -f "$results"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-# The engine's clock starts when Python does, and an answer has to be written out: 0.6 s for both, or half of a short
+# The engine's clock starts when Python does, and an answer has to be written out: 0.8 s for both, or half of a short
 # limit. The guard kills what does not keep to its limit.
-seconds=$(awk -v t="$limit" 'BEGIN { print (t > 1.2 ? t - 0.6 : t / 2) }')
+seconds=$(awk -v t="$limit" 'BEGIN { print (t > 1.6 ? t - 0.8 : t / 2) }')
 guard=()
 if command -v timeout >/dev/null; then
     guard=(timeout --signal=KILL "$(awk -v t="$limit" 'BEGIN { print (t > 1.2 ? t - 0.2 : 0.8 * t) }')")

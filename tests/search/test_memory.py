@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from time import monotonic
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.search.cases import first_output_below, least_first_output, network, outcome, start
 from verifier.bounding.intermediate import IntermediateOptions
@@ -134,3 +137,30 @@ def test_a_limit_is_shared_out():
         memory, before = memory.smaller() or pytest.fail("ends too early"), memory
         assert memory.chunks(chunk).chunk_bytes * 2 == before.chunks(chunk).chunk_bytes
     assert memory.smaller() is None
+
+
+@settings(max_examples=15)
+@given(way=st.sampled_from(["input", "activation"]), seed=st.integers(0, 2**32), above=st.booleans())
+def test_failures_anywhere_lose_nothing(way: str, seed: int, above: bool):
+    """Memory ends at random while bounds are recorded and children are stored: false properties stay unproved."""
+    graph, box = network("mlp", seed, radius=1.0)
+    level = least_first_output(graph, box) + (1e-4 if above else -0.01)
+    search = start(way, graph, box, first_output_below(graph, level))
+    ledger, chance = search.ledger, random.Random(seed)  # type: ignore[union-attr]
+
+    def unreliable(genuine):
+        def call(*arguments):
+            if chance.random() < 0.2:
+                raise MemoryError
+            return genuine(*arguments)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("close", "give_up", "push", "try_points"):
+            patch.setattr(ledger, name, unreliable(getattr(ledger, name)))
+        end = monotonic() + (0.15 if above else ENOUGH)
+        while monotonic() < end and not ledger.finished:
+            ledger.starved, ledger.size = False, 4
+            search.run(end)
+    assert bool(outcome(search).proved[0]) is not above

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
@@ -19,8 +20,6 @@ from verifier.specs.region import Box, Region
 
 #: first share of time that each way of splitting gets, in seconds; it doubles from round to round
 _FIRST_SLICE = 4.0
-#: ways of splitting that one search may have, each with a store of its own
-WAYS = 2
 
 
 class _Splitting(Protocol):
@@ -62,6 +61,9 @@ class Search:
         watch: Watch | None = None,
     ):
         self.wanted = wanted = wanted.to(problem.rows.objective.C.device)
+        few = free_dimensions(problem.region) <= options.input_dimensions
+        if few:
+            options = replace(options, memory=options.memory // 2)  # each way has a store of its own
 
         def by_input() -> _Splitting:
             return InputSplit(exact, wanted, options, replay, watch)
@@ -69,7 +71,6 @@ class Search:
         def by_activation() -> _Splitting:
             return ActivationSplit(problem, exact, root, wanted, options, replay, watch)
 
-        few = free_dimensions(problem.region) <= options.input_dimensions
         self._ways: list[Callable[[], _Splitting]] = [by_input, by_activation] if few else [by_activation]
         self._started: list[_Splitting] = []
         self._slice = _FIRST_SLICE

@@ -36,11 +36,11 @@ class Memory:
         """Chunks of rows that fit."""
         return replace(options, chunk_bytes=self.work(options.chunk_bytes))
 
-    def search(self, options: SearchOptions, stores: int) -> SearchOptions:
-        """Options of a search that shares the limit evenly with others, `stores` of open subproblems together."""
+    def search(self, options: SearchOptions, searches: int) -> SearchOptions:
+        """Options of one of several searches that share the limit evenly."""
         return replace(
             options,
-            memory=min(options.memory, self.limit // _STORE // max(1, stores)),
+            memory=min(options.memory, self.limit // _STORE // max(1, searches)),
             batch_bytes=self.work(options.batch_bytes),
             subproblem_bytes=self.work(options.subproblem_bytes),
             intermediate=self.chunks(options.intermediate),
