@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -116,28 +114,3 @@ def test_subproblems_are_those_of_the_search(network):
     seen = []
     verdict = verifier.verify(network, around(0, 0.05), method="branch-and-bound", watch=seen.append)
     assert seen and 0 < max(standing.subproblems for standing in seen) <= verdict.subproblems
-
-
-_UNDER_A_LIMIT = """
-import resource, sys, torch, verifier
-torch.set_num_threads(1)
-images = verifier.load_dataset(sys.argv[1])
-network, spec = verifier.load(sys.argv[2]), verifier.robustness(images.x[0], int(images.y[0]), epsilon=0.05)
-verifier.verify(network, verifier.robustness(images.x[0], int(images.y[0]), epsilon=0.001))
-taken = next(int(l.split()[1]) << 10 for l in open("/proc/self/status") if l.startswith("VmData"))
-resource.setrlimit(resource.RLIMIT_DATA, (taken + (int(sys.argv[3]) << 20),) * 2)
-verdict = verifier.verify(network, spec, timeout=10)
-print(type(verdict).__name__, getattr(verdict, "reason", None))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of this kind are Linux's")
-@pytest.mark.parametrize("mebibytes", [1, 4, 16, 40, 80])
-def test_the_machine_runs_out(root: Path, mebibytes: int):
-    """The system refuses memory wherever it happens to be asked for; the query needs about 200 MiB more."""
-    files = [str(root / "models" / name) for name in ("mnist_samples.npz", "mnist_cnn.onnx")]
-    line = [sys.executable, "-c", _UNDER_A_LIMIT, *files, str(mebibytes)]
-    done = subprocess.run(line, cwd=root, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-2:] == ["Undecided", "memory"]
