@@ -2,8 +2,8 @@
 
     python -m benchmarks
 
-Each of them is a command of its own with more options: ``python -m benchmarks.bounds``, ``benchmarks.eran`` and
-``benchmarks.vnncomp``.
+Each of them is a command of its own with more options: ``python -m benchmarks.bounds``, ``benchmarks.eran``,
+``benchmarks.planted`` and ``benchmarks.vnncomp``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def main() -> None:
-    commands = [("benchmarks.bounds", "--methods", "ibp,crown")]
+    commands = [("benchmarks.bounds", "--methods", "ibp,crown"), ("benchmarks.planted", "--count", "20")]
     if SHARED.is_dir():
         commands += [("benchmarks.vnncomp", "--stride", "10")]
     for command in commands:

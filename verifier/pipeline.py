@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
@@ -21,12 +22,13 @@ from verifier.attacks.replay import Replayer, replay
 from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, alpha_fixed, certify
 from verifier.bounding.rows import stack_rows
 from verifier.bounding.tail import to_logits
-from verifier.errors import InputError
+from verifier.errors import InputError, out_of_memory
 from verifier.graph.ir import Graph
-from verifier.operators import place, require_bound_rules
+from verifier.operators import find_device, place, require_bound_rules
 from verifier.operators.cost import multiply_adds
 from verifier.search.branch_and_bound import Search, free_dimensions
-from verifier.search.result import SearchOptions
+from verifier.search.memory import Memory
+from verifier.search.result import SearchOptions, Standing, Watch
 from verifier.specs.property import Property, Query
 from verifier.specs.region import stack
 from verifier.specs.robustness import Spec, resolve
@@ -70,6 +72,7 @@ class VerifyOptions:
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda[:N]``.
         dtype: ``auto`` or a torch dtype for bounding.
         seed: of the attack and of the points at which parity is checked.
+        memory: bytes that the bounds and the open subproblems of a search may take.
         ladder, attack, search: options of the rungs, of the attack and of branch and bound.
     """
 
@@ -78,18 +81,22 @@ class VerifyOptions:
     device: str = "auto"
     dtype: torch.dtype | None = None
     seed: int = 0
+    memory: int = 4 << 30
     ladder: LadderOptions = field(default_factory=LadderOptions)
     attack: PgdOptions = field(default_factory=PgdOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
 
 
-def verify(graph: Graph, prop: Spec, *, progress: Progress | None = None, **options) -> Verdict:
+def verify(
+    graph: Graph, prop: Spec, *, progress: Progress | None = None, watch: Watch | None = None, **options
+) -> Verdict:
     """Prove that a network meets a property, or show an input that breaks it.
 
     Args:
         graph: from `verifier.load`. A graph without a file can be verified but not falsified.
         prop: from `verifier.robustness` or `verifier.read_vnnlib`, or a `Property`.
         progress: called after each stage.
+        watch: called now and then during a search.
         options: fields of `VerifyOptions`, by name.
 
     Returns:
@@ -100,7 +107,7 @@ def verify(graph: Graph, prop: Spec, *, progress: Progress | None = None, **opti
             not compute what onnxruntime computes.
     """
     with torch.backends.cudnn.flags(allow_tf32=False):  # TF32 keeps 10 bits, which no bound survives
-        return _Run(graph, prop, VerifyOptions(**options), progress).verdict()
+        return _Run(graph, prop, VerifyOptions(**options), progress, watch).verdict()
 
 
 def bounds(graph: Graph, prop: Spec, method: str = "crown", **options) -> list[Tensor]:
@@ -114,10 +121,11 @@ def bounds(graph: Graph, prop: Spec, method: str = "crown", **options) -> list[T
         For each property of the query the (P,) lower bounds of the margins to its P unsafe polytopes; a positive
         entry says that the polytope cannot be reached.
     """
-    run = _Run(graph, prop, VerifyOptions(method=method, **options), None)
+    run = _Run(graph, prop, VerifyOptions(method=method, **options), None, None)
     margins: list[Tensor] = []
-    for batch in run.batches(range(len(run.query.properties))):
-        found = _rung(method)(batch.problem, run.options.ladder, run.deadline)
+    for numbers in run.groups(range(len(run.query.properties))):
+        batch = run.batch(numbers)
+        found = _rung(method)(batch.problem, run.ladder(), run.deadline)
         problem, found, proved = run.certified(batch, found)
         rows = problem.rows.margins(found.lower)
         rows = torch.where(proved.unsqueeze(1), rows, rows.clamp(max=0))  # what rounding could undo is worth zero
@@ -151,9 +159,12 @@ class _Batch:
 class _Run:
     """One call of `verify`: the query on the logits, what is still open, and what has been proved."""
 
-    def __init__(self, graph: Graph, prop: Spec, options: VerifyOptions, progress: Progress | None):
+    def __init__(
+        self, graph: Graph, prop: Spec, options: VerifyOptions, progress: Progress | None, watch: Watch | None
+    ):
         self.started = monotonic()
-        self.options, self.progress = options, progress
+        self.options, self.progress, self.watch = options, progress, watch
+        self.memory, self.starved = Memory(options.memory), False
         self.deadline = None if options.timeout is None else self.started + options.timeout
         self.rungs = LADDERS.get(options.method) or (options.method, ATTACK)
         for name in self.rungs:
@@ -162,7 +173,7 @@ class _Run:
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
         require_bound_rules(self.graph)
-        self.device = _device(options.device)
+        self.device = find_device(options.device)
         self.dtype = options.dtype or (torch.float64 if multiply_adds(self.graph) <= FLOAT64_UP_TO else torch.float32)
         self.placed = place(self.graph, self.dtype, self.device)
         self.margins = [-math.inf] * len(self.query.properties)
@@ -177,35 +188,48 @@ class _Run:
         self.refused = 0  # points of the searches that seemed to break the property, but were not confirmed
 
     def verdict(self) -> Verdict:
-        replayer = None if self.original.file is None else Replayer(self.original)
-        if replayer is not None:
-            for prop in self.original_query.properties[:1]:
-                check_parity(replayer, prop.region, seed=self.options.seed)
-        counterexample, reason = None, Reason.METHOD_INCOMPLETE
-        few_inputs = all(
-            free_dimensions(p.region) <= self.options.search.input_dimensions for p in self.query.properties
-        )
-        for name in self.rungs:
-            if self.late():
-                break
-            if few_inputs and SEARCH in self.rungs and name in ONLY_FOR_MANY_INPUTS:
-                continue
-            try:
-                counterexample = self.stage(name, replayer)
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                reason = Reason.MEMORY
-            if counterexample is not None or not self.open:
-                break
-        common = (self.bound(), self.method, tuple(self.stages), monotonic() - self.started)
+        replayer = counterexample = None
+        with self.sparing():
+            replayer = None if self.original.file is None else Replayer(self.original)
+            if replayer is not None:
+                for prop in self.original_query.properties[:1]:
+                    check_parity(replayer, prop.region, seed=self.options.seed)
+            counterexample = self.climb_ladder(replayer)
+        seconds = monotonic() - self.started
+        common = (self.bound(), self.method, tuple(self.stages), seconds, self.subproblems())
         if counterexample is not None:
             return Falsified(*common, counterexample=counterexample)
         if not self.open:
             return Verified(*common, certificate=tuple(self.proofs))
+        reason = Reason.MEMORY if self.starved else Reason.METHOD_INCOMPLETE
         if self.disagreed or self.refused:
             reason = Reason.NO_FILE if replayer is None else Reason.NUMERICAL_DISAGREEMENT
         return Undecided(*common, reason=Reason.TIMEOUT if self.late() else reason)
+
+    @contextmanager
+    def sparing(self) -> Iterator[None]:
+        """Work without which one can go on: if memory runs out in it, that is noted and not raised."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            self.starved = True
+
+    def climb_ladder(self, replayer: Replayer | None) -> Counterexample | None:
+        """All rungs, until one of them decides or the time is over."""
+        limit, counterexample = self.options.search.input_dimensions, None
+        few_inputs = all(free_dimensions(prop.region) <= limit for prop in self.query.properties)
+        for name in self.rungs:
+            if few_inputs and SEARCH in self.rungs and name in ONLY_FOR_MANY_INPUTS:
+                continue
+            if self.late():
+                break
+            with self.sparing():
+                counterexample = self.stage(name, replayer)
+            if counterexample is not None or not self.open:
+                break
+        return counterexample
 
     def stage(self, name: str, replayer: Replayer | None) -> Counterexample | None:
         """One rung, or the attack; records itself."""
@@ -227,15 +251,40 @@ class _Run:
     def climb(self, name: str) -> None:
         """Bound everything that is open by one method."""
         still_open: list[int] = []
-        self.evidence = []
-        for batch in self.batches(self.open):
+        before, self.evidence = {batch.numbers: (batch, found) for batch, found in self.evidence}, []
+        waiting = self.groups(self.open)
+        while waiting:
+            numbers = waiting.pop(0)
             if self.late():
-                still_open += batch.numbers
+                still_open += numbers
                 continue
-            found = _rung(name)(batch.problem, self.options.ladder, self.deadline)
-            still_open += self.settle(name, batch, found)
-            self.evidence.append((batch, found))
+            try:
+                batch = self.batch(numbers)
+                found = _rung(name)(batch.problem, self.ladder(), self.deadline)
+                still_open += self.settle(name, batch, found)
+                self.evidence.append((batch, found))
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                smaller = self.smaller(numbers)
+                waiting = smaller + waiting
+                if not smaller:
+                    still_open += numbers
+                    self.evidence += [before[numbers]] if numbers in before else []
         self.open = still_open
+
+    def smaller(self, numbers: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """What to try where memory did not suffice for a batch; nothing if that was the least."""
+        memory, half = self.memory.smaller(), len(numbers) // 2
+        self.starved, self.memory = self.starved or memory is None, memory or self.memory
+        if memory is None:
+            return []
+        return [numbers[:half], numbers[half:]] if half else [numbers]
+
+    def ladder(self) -> LadderOptions:
+        """Options of the rungs, within the memory that there is."""
+        ladder = self.options.ladder
+        return replace(ladder, intermediate=self.memory.chunks(ladder.intermediate))
 
     def search(self, replayer: Replayer | None) -> Counterexample | None:
         """Branch and bound on everything that is open; the time is shared evenly by the batches."""
@@ -243,10 +292,12 @@ class _Run:
         if first:
             self.searches = [(batch, self._start_search(batch, found, replayer)) for batch, found in self.evidence]
         for left, (batch, search) in zip(range(len(self.searches), 0, -1), self.searches, strict=True):
-            search.run(self._search_until(left, first))
+            with self.sparing():
+                search.run(self._search_until(left, first))
             if self.confirmed:
                 return self.confirmed[0]
             result = search.result()
+            self.starved = self.starved or result.starved
             for number, margin, done in zip(
                 batch.numbers, result.margins.tolist(), result.proved.tolist(), strict=True
             ):
@@ -270,9 +321,14 @@ class _Run:
             self.refused += 1
             return self.refused >= (REFUSALS if replayer is not None else 1)
 
+        def tell(standing: Standing) -> None:
+            if self.watch is not None:
+                self.watch(replace(standing, subproblems=self.subproblems()))
+
         wanted = torch.tensor([number in self.open for number in batch.numbers])
         exact = batch.problem if self.dtype == torch.float64 else self.problem(batch.numbers, torch.float64)
-        return Search(batch.problem, exact, found, wanted, self.options.search, judge)
+        options = self.memory.search(self.options.search, len(self.evidence))
+        return Search(batch.problem, exact, found, wanted, options, judge, tell)
 
     def _search_until(self, batches: int, first: bool) -> float | None:
         """When the search has to stop that is the first of so many batches that remain."""
@@ -289,7 +345,7 @@ class _Run:
             if not math.isnan(margin):  # a margin that rounding could undo is worth no more than zero
                 self.margins[number] = max(self.margins[number], margin if done else min(margin, 0.0))
         if bool(proved.any()):
-            self.proofs.append(_proof(name, problem, found))
+            self.proofs.append(Proof.of(name, problem, found))
         return [number for number, done in zip(batch.numbers, proved.tolist(), strict=True) if not done]
 
     def certified(self, batch: _Batch, found: Bounds) -> tuple[Problem, Bounds, Tensor]:
@@ -310,14 +366,16 @@ class _Run:
             return None
         return replace(found, property=self.open[found.property])
 
-    def batches(self, numbers: Sequence[int]) -> Iterator[_Batch]:
+    def groups(self, numbers: Sequence[int]) -> list[tuple[int, ...]]:
         """Properties in batches that fit memory."""
         widest = max(math.prod(shape) for shape in self.graph.shapes.values())
-        rows = max(sum(len(p.d) for p in self.query.properties[i].unsafe) for i in numbers)
-        size = max(1, BATCH_NUMBERS // (widest * max(1, rows)))
-        for start in range(0, len(numbers), size):
-            chosen = tuple(numbers[start : start + size])
-            yield _Batch(chosen, self.problem(chosen, self.dtype))
+        rows = max((sum(len(p.d) for p in self.query.properties[i].unsafe) for i in numbers), default=1)
+        room = self.memory.work(BATCH_NUMBERS * self.dtype.itemsize) // self.dtype.itemsize
+        size = max(1, room // (widest * max(1, rows)))
+        return [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+
+    def batch(self, numbers: tuple[int, ...]) -> _Batch:
+        return _Batch(numbers, self.problem(numbers, self.dtype))
 
     def problem(self, numbers: Sequence[int], dtype: torch.dtype) -> Problem:
         properties: list[Property] = [self.query.properties[i] for i in numbers]
@@ -329,39 +387,11 @@ class _Run:
         least = min(self.margins)
         return least if math.isfinite(least) else None
 
+    def subproblems(self) -> int:
+        return sum(search.subproblems for _, search in self.searches)
+
     def count_open(self) -> int:
         return sum(len(self.query.properties[i].unsafe) for i in self.open)
 
     def late(self) -> bool:
         return self.deadline is not None and monotonic() > self.deadline
-
-
-def _proof(name: str, problem: Problem, found: Bounds) -> Proof:
-    return Proof(
-        method=name,
-        dtype=str(found.lower.dtype).removeprefix("torch."),
-        boxes=found.relaxation.boxes,
-        dual=found.dual,
-        intermediate=found.relaxation.steps,
-        rows=problem.rows,
-        bounds=found.lower,
-        cuts=found.relaxation.cuts,
-    )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch says so on the CPU by a plain `RuntimeError`."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            "--device", f"'{name}' cannot be used here", "choose auto, cpu or an existing cuda:N"
-        ) from error
-    return device

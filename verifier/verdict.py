@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from verifier.bounding.ladder import Bounds, Problem
+
 
 class Reason(StrEnum):
     """Why a query stayed undecided."""
@@ -63,6 +65,20 @@ class Proof:
     bounds: Any
     cuts: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, method: str, problem: Problem, found: Bounds) -> Proof:
+        """What stands behind bounds that prove some properties of a problem."""
+        return cls(
+            method=method,
+            dtype=str(found.lower.dtype).removeprefix("torch."),
+            boxes=found.relaxation.boxes,
+            dual=found.dual,
+            intermediate=found.relaxation.steps,
+            rows=problem.rows,
+            bounds=found.lower,
+            cuts=found.relaxation.cuts,
+        )
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -83,12 +99,14 @@ class Verdict:
         method: the method that decided, or the last one tried.
         stages: what was done, in order.
         seconds: wall time.
+        subproblems: how many a search bounded; 0 where there was none.
     """
 
     bound: float | None
     method: str
     stages: tuple[Stage, ...]
     seconds: float
+    subproblems: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,27 @@
-"""VNN-COMP queries, one process each: solved, wrong, PAR-2 and start-up per family.
+"""VNN-COMP queries, one process each: solved, wrong, PAR-2, start-up and memory per family, also of other tools.
 
     python -m benchmarks.vnncomp --timeout 20 [--families acasxu,oval21] [--stride 4] [--out rows.jsonl]
+    python -m benchmarks.vnncomp --peer nnenum='python -m nnenum.nnenum {onnx} {vnnlib} {timeout} {results}'
+        [--plot cactus.png]
 
-With ``--out`` every row is written as soon as it is known, and a second run goes on where the first one stopped.
+With ``--out`` every row is written as soon as it is known, and a second run goes on where the first one stopped. Every
+``--peer NAME=COMMAND`` runs beside this tool, query by query, under the same limit: {onnx}, {vnnlib}, {timeout} and
+{results} stand for the files, unpacked, the seconds, and where it writes its answer in the competition's words.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from statistics import median
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from benchmarks.machine import describe
 from benchmarks.vnncomp.queries import FAMILIES, read_instances
-from benchmarks.vnncomp.run import Row, run_all
+from benchmarks.vnncomp.rows import run_all
+from benchmarks.vnncomp.summary import plot, tabulate
+from benchmarks.vnncomp.tools import GRACE, Engine, Peer, Tool
 
 
 def main() -> None:
@@ -28,46 +32,22 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="queries at a time; more than one makes times worse")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[3] / "shared" / "vnncomp")
     parser.add_argument("--out", type=Path, help="file of JSON lines to append to and to resume from")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="another tool; repeatable")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a cactus plot (.png, .svg or .pdf)")
     parser.add_argument("arguments", nargs="*", help="passed on to `verifier verify` (after --)")
     options = parser.parse_args()
+    threads = ("--threads", "1") if options.jobs > 1 else ()
+    engine, peers = Engine((*options.arguments, *threads)), [Peer.parse(text) for text in options.peer]
+    tools: dict[str, Tool] = {engine.name: engine} | {peer.name: peer for peer in peers}
     instances = read_instances(options.data, tuple(options.families.split(",")), options.stride)
-    rows = run_all(instances, options.timeout, options.jobs, options.out, options.arguments)
-    console = Console(width=120)
-    table = summary(list(track(rows, "queries", total=len(instances), console=console)), options.timeout)
-    console.print(table)
-    console.print(f"{options.timeout:g} s a query, {options.jobs} at a time; {describe()}")
-
-
-def summary(rows: list[Row], timeout: float) -> Table:
-    """One line a family, and one for all."""
-    table = Table(title="VNN-COMP queries")
-    for column in ("family", "solved", "unsat", "sat", "wrong", "errors", "PAR-2 s", "median s", "start-up s"):
-        table.add_column(column, justify="left" if column == "family" else "right")
-    families = list(dict.fromkeys(row.family for row in rows))
-    for family in [*families, "all"]:
-        table.add_row(family, *_figures([row for row in rows if family in ("all", row.family)], timeout))
-    for row in rows:
-        if row.wrong or row.refutes or row.verdict == "error":
-            note = "; its witness holds by an independent reading" if row.refutes else ""
-            line = f"{row.key}: {row.verdict}, expected {row.expected}: {row.method}{note}"
-            table.caption = f"{table.caption}\n{line}" if table.caption else line
-    return table
-
-
-def _figures(rows: list[Row], timeout: float) -> list[str]:
-    solved = [row for row in rows if row.solved]
-    penalised = [row.seconds if row.solved else 2 * timeout for row in rows]
-    start = [row.seconds - row.engine_seconds for row in rows if row.engine_seconds is not None]
-    return [
-        f"{len(solved)}/{len(rows)}",
-        str(sum(row.verdict == "unsat" for row in solved)),
-        str(sum(row.verdict == "sat" for row in solved)),
-        str(sum(row.wrong for row in rows)),
-        str(sum(row.verdict == "error" for row in rows)),
-        f"{sum(penalised) / len(penalised):.1f}",
-        f"{median(row.seconds for row in rows):.1f}",
-        f"{median(start):.1f}" if start else "-",
-    ]
+    rows = run_all(instances, tools, options.timeout, options.jobs, options.out)
+    console = Console(width=140)
+    found = list(track(rows, "queries", total=len(instances) * len(tools), console=console))
+    console.print(tabulate(found, options.timeout))
+    limit = f"{options.timeout:g} s a query, killed {GRACE:g} s later"
+    console.print(f"{limit}, {options.jobs} at a time; {describe()}")
+    if options.plot:
+        plot(found, options.timeout, options.plot)
 
 
 if __name__ == "__main__":

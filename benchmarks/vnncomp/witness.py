@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,16 @@ Expression = str | list["Expression"]
 
 
 def refutes(network: Path, spec: Path, witness: Path) -> bool:
-    """Whether the witness's inputs meet every assertion of the specification together with onnxruntime's outputs."""
+    """Whether the witness's inputs meet every assertion of the specification together with onnxruntime's outputs.
+
+    A witness that does not give every input meets nothing.
+    """
     numbers = re.findall(r"X_\d+\s+([-+\d.eE]+)\)", witness.read_text())
     session = onnxruntime.InferenceSession(_bytes(network), providers=["CPUExecutionProvider"])
     first = session.get_inputs()[0]
     shape = [extent if isinstance(extent, int) else 1 for extent in first.shape]
+    if len(numbers) != prod(shape):
+        return False
     x = np.array([float(number) for number in numbers], np.float32).reshape(shape)
     y = np.asarray(session.run(None, {first.name: x})[0]).reshape(-1)
     values = {f"X_{i}": Fraction(float(value)) for i, value in enumerate(x.reshape(-1))}

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from verifier.cli import render
 from verifier.cli.decide import Attempt
-from verifier.cli.render import Display, line, next_steps, summary, table
+from verifier.cli.render import Display, line, next_steps, progress_line, summary, table
 from verifier.cli.request import Request
 from verifier.cli.results import QueryResult
+from verifier.search.result import Standing
 from verifier.verdict import Counterexample, Falsified, Reason, Stage, Undecided, Verdict, Verified
 
 FOUND = Counterexample(np.zeros((1, 2)), np.array([[0.0, 3.0, 1.0]], dtype=np.float32))
 STAGES = (Stage("crown", 0.1, -0.5, 1),)
 VERIFIED = Verified(0.12345678, "crown", STAGES, 0.5)
-FALSIFIED = Falsified(None, "attack", STAGES, 0.25, FOUND)
+FALSIFIED = Falsified(None, "attack", STAGES, 0.25, counterexample=FOUND)
 
 
 def of_spec(verdict: Verdict) -> QueryResult:
-    return QueryResult("net.onnx", "00", "folder/[odd]prop.vnnlib", verdict, 1)
+    return QueryResult("net.onnx", "00", "folder/[odd]prop.vnnlib", verdict)
 
 
 def of_data(verdict: Verdict, label: int | None = 2) -> QueryResult:
-    return QueryResult("net.onnx", "00", {"dataset": "digits", "index": 7, "label": label}, verdict, 1)
+    return QueryResult("net.onnx", "00", {"dataset": "digits", "index": 7, "label": label}, verdict)
 
 
 def undecided(reason: Reason, stages: tuple[Stage, ...] = STAGES) -> QueryResult:
-    return of_spec(Undecided(-0.5, "alpha-crown", stages, 2.0, reason))
+    return of_spec(Undecided(-0.5, "alpha-crown", stages, 2.0, reason=reason))
 
 
 def test_lines():
@@ -87,3 +91,39 @@ def test_a_pipe_gets_plain_lines_or_nothing(capsys: pytest.CaptureFixture[str], 
     printed = capsys.readouterr()
     assert printed.err == ""
     assert printed.out.splitlines() == ([line(result), summary([result], 1.0), "a note"] if answers else [])
+
+
+def _searching(folder: Path) -> Attempt:
+    attempt = Attempt(Request(folder, folder), 0, monotonic(), stages=list(STAGES))
+    attempt.standing = Standing(120, 40, 60, -0.25)
+    return attempt
+
+
+def test_the_status_tells_of_the_search(tmp_path: Path):
+    text = progress_line(_searching(tmp_path), 3)
+    assert text.startswith("query 1 of 3, ") and "after crown, bound -0.5" in text
+    assert text.endswith("search: 60 subproblems open, 40 closed, bound -0.25")
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_in_a_pipe_a_long_search_says_a_line_now_and_then(
+    progress: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [0.0]
+    monkeypatch.setattr(render, "monotonic", lambda: clock[0])
+    display, attempt = Display(True, progress, 1), _searching(tmp_path)
+    display.begin(attempt)
+    for clock[0] in (1.0, 11.0, 12.0, 22.0):
+        display.searching(attempt)
+    display.finish(of_data(VERIFIED))
+    clock[0] = 60.0
+    display.searching(attempt)  # from a thread that nobody waits for any more
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (2 if progress else 0)
+    assert all("60 subproblems open" in line for line in lines)
+
+
+def test_on_a_terminal_the_status_shows_the_search(tmp_path: Path):
+    console = Console(file=io.StringIO(), width=140, record=True)
+    console.print(render._Progress(_searching(tmp_path), 1))
+    assert "60 subproblems open" in console.export_text()

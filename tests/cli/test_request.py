@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from verifier.cli.request import NORMS, Inputs, Request, choose, parse_channels, parse_device, parse_norm, parse_targets
+from verifier.cli.request import (
+    NORMS,
+    Inputs,
+    Request,
+    choose,
+    parse_channels,
+    parse_device,
+    parse_memory,
+    parse_norm,
+    parse_targets,
+)
 from verifier.errors import InputError
 
 NAMES = ("--index", "--epsilon", "--norm", "--targets", "--mean", "--std", "--no-clip", "--data-dir")
@@ -74,3 +84,18 @@ def test_inputs_of_a_data_set_are_a_query_each():
 def test_what_does_not_fit_together(spec: Path | None, dataset: str | None, flags: dict[str, object], place: str):
     with pytest.raises(InputError, match=place):
         choose(spec, dataset, {**FLAGS, **flags})
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("4GiB", 4 << 30), ("4 gib", 4 << 30), ("1.5G", 1_500_000_000), ("500MB", 500_000_000), ("2097152", 2 << 20)]
+    + [("4096KiB", 4 << 20), ("1T", 10**12), ("7Mi", 7 << 20)],
+)
+def test_sizes_of_memory(text: str, size: int):
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GiB", "4XiB", "1e9", "0", "100kB", "4GiB/s", "nan", "4iB4"])
+def test_what_is_no_size_of_memory(text: str):
+    with pytest.raises(InputError, match="--memory"):
+        parse_memory(text)

@@ -14,15 +14,15 @@ from verifier.verdict import Counterexample, Falsified, Reason, Stage, Undecided
 STAGES = (Stage("ibp", 0.1, None, 9), Stage("crown", 0.2, math.nan, 3), Stage("attack", 0.1, -0.5, 3))
 FOUND = Counterexample(np.array([[0.1, 1e-300]]), np.array([[1.0, np.float32(0.1)]], dtype=np.float32))
 VERDICTS: dict[str, Verdict] = {
-    "verified": Verified(0.25, "crown", STAGES, 1.5),
-    "falsified": Falsified(-math.inf, "attack", STAGES, 1.5, FOUND),
-    "undecided": Undecided(None, "alpha-crown", STAGES, 1.5, Reason.TIMEOUT),
+    "verified": Verified(0.25, "crown", STAGES, 1.5, 2),
+    "falsified": Falsified(-math.inf, "attack", STAGES, 1.5, counterexample=FOUND),
+    "undecided": Undecided(None, "alpha-crown", STAGES, 1.5, reason=Reason.TIMEOUT),
 }
 FIELDS = ("verdict reason query bound method stages subproblems seconds counterexample certificate versions").split()
 
 
 def result(kind: str) -> QueryResult:
-    return QueryResult("net.onnx", "00ff", "spec.vnnlib", VERDICTS[kind], 2)
+    return QueryResult("net.onnx", "00ff", "spec.vnnlib", VERDICTS[kind])
 
 
 def refuse(constant: str) -> None:
@@ -39,7 +39,11 @@ def test_fields(kind: str):
     assert entry["bound"] == (0.25 if kind == "verified" else None)
     assert entry["stages"][1] == {"name": "crown", "seconds": 0.2, "bound": None, "open": 3}
     assert entry["stages"][2]["bound"] == -0.5
-    assert entry["certificate"] is None and entry["subproblems"] == 2 and entry["seconds"] == 1.5
+    assert (
+        entry["certificate"] is None
+        and entry["subproblems"] == (2 if kind == "verified" else 0)
+        and entry["seconds"] == 1.5
+    )
     assert set(entry["versions"]) == {"verifier", "python", "torch", "onnxruntime", "numpy"}
 
 

@@ -56,7 +56,7 @@ def test_a_specification_that_fails_and_its_files(command: Command, network: Pat
     (entry,) = json.loads(results.read_text())["results"]
     assert entry["verdict"] == "falsified" and entry["query"]["spec"] == str(tmp_path / "prop.vnnlib")
     assert entry["counterexample"] == {"input": x.tolist(), "output": y.tolist(), "replayed": True}
-    assert entry["query"]["sha256"] and entry["subproblems"] == 1
+    assert entry["query"]["sha256"] and entry["subproblems"] == 0
 
 
 def test_a_counterexample_without_a_file_says_how_to_get_one(command: Command, network: Path, tmp_path: Path):
@@ -227,3 +227,50 @@ def test_a_process_answers_within_its_limit(network: Path, tmp_path: Path):
     assert monotonic() - begun < 2  # a busy machine needs some of it to start Python
     assert (done.returncode, done.stderr) == (3, "")
     assert "undecided (timeout)" in done.stdout and "--timeout" in done.stdout
+
+
+def test_memory_reaches_the_engine(command: Command, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    genuine = pipeline.verify
+
+    def spy(*arguments, **options):
+        seen.append(options.get("memory"))
+        return genuine(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "verify", spy)
+    assert command("verify", network, spec(tmp_path, SAFE), "--memory", "512MiB").status == 0
+    assert command("verify", network, spec(tmp_path, SAFE)).status == 0
+    assert seen == [512 << 20, None]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_an_answer(
+    error: Exception, command: Command, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def starving(*_: object, **__: object):
+        raise error
+
+    monkeypatch.setattr(pipeline, "verify", starving)
+    done = command("verify", network, spec(tmp_path, SAFE), "--json", "-")
+    assert (done.status, done.err) == (3, "")
+    (entry,) = json.loads(done.out)["results"]
+    assert (entry["verdict"], entry["reason"]) == ("undecided", "memory")
+    assert "--memory" in command("verify", network, spec(tmp_path, SAFE)).out
+
+
+def test_a_search_that_is_cut_off_tells_how_far_it_came(
+    command: Command, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from verifier.search.result import Standing
+
+    release = Event()
+
+    def endless(*_: object, watch, **__: object):
+        watch(Standing(120, 40, 60, -0.5))
+        release.wait(30)
+        raise AssertionError("nobody listens any more")
+
+    monkeypatch.setattr(pipeline, "verify", endless)
+    done = command("verify", network, spec(tmp_path, SAFE), "--timeout", "0.5", "--json", "-")
+    release.set()
+    assert json.loads(done.out)["results"][0]["subproblems"] == 120

@@ -76,5 +76,11 @@ def start(
     return kind(working, exact, root, wanted, options, replay)
 
 
+def one_step(search: InputSplit | ActivationSplit | Search) -> None:
+    assert not isinstance(search, Search)
+    way = search
+    way.ledger.advance(lambda batch: way.step(batch, None))
+
+
 def outcome(search: InputSplit | ActivationSplit | Search):
     return search.result() if isinstance(search, Search) else search.ledger.result()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.laws.networks import NETWORKS, case
-from tests.search.cases import first_output_below, network, sampled_least, start
+from tests.search.cases import first_output_below, network, one_step, sampled_least, start
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Objective, Split, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
@@ -107,7 +107,7 @@ def test_input_splitting_keeps_unsafe_points(seed: int):
     level, point = sampled_least(graph, box, seed)
     search = start("input", graph, box, first_output_below(graph, level + 1e-9))
     for _ in range(5):
-        search._step(None)  # type: ignore[union-attr]
+        one_step(search)
         store = search.ledger.store  # type: ignore[union-attr]
         boxes = store.pop(len(store))
         inside = (point.flatten() >= boxes["lower"]) & (point.flatten() <= boxes["upper"])

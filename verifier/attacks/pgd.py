@@ -18,6 +18,7 @@ from torch import Tensor
 from verifier.attacks.objective import Objective
 from verifier.attacks.replay import Replayer, replay
 from verifier.attacks.steps import centre, normalised, steepest
+from verifier.errors import out_of_memory
 from verifier.graph.ir import Graph, Node
 from verifier.operators import evaluate
 from verifier.operators.cost import multiply_adds, placement
@@ -110,7 +111,8 @@ def attack(
 ) -> Counterexample | AttackResult:
     """Look for an input that breaks some property of a query, and replay it on the original file.
 
-    All properties are screened at their centres, then attacked in batches, the most promising first.
+    All properties are screened at their centres, then attacked in batches, the most promising first. Where memory runs
+    out it begins anew with fewer restarts.
 
     Args:
         graph: placed; its precision and device are used.
@@ -122,6 +124,7 @@ def attack(
 
     Raises:
         InputError: the regions differ in kind.
+        MemoryError, RuntimeError: there is no memory for a single restart.
     """
     found: list[Counterexample] = []
 
@@ -130,8 +133,14 @@ def attack(
         found.extend([counterexample] if counterexample else [])
         return bool(found)
 
-    result = _Search(graph, query.properties, options, deadline, accept).run(starts)
-    return found[0] if found else result
+    while True:
+        try:
+            result = _Search(graph, query.properties, options, deadline, accept).run(starts)
+            return found[0] if found else result
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or options.restarts == 1:
+                raise
+            options = replace(options, restarts=max(1, options.restarts // 4))
 
 
 @dataclass(frozen=True)

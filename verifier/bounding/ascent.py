@@ -16,8 +16,10 @@ from verifier.graph.ir import Graph, Node
 from verifier.specs.box import flat_rows
 from verifier.specs.region import Region
 
+#: what is left of a gradient in the average after a step; the bounds hardly depend on it between 0 and 0.5
+_MEAN_DECAY = 0.3
 #: of Adam, as in its paper
-_MEAN_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+_ADAM_DECAYS, _ADAM_EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class AscentOptions:
 
     Args:
         iterations: steps at most.
-        step: first step size (Adam) in units of the weights, which live in [0, 1].
+        step: first step size in units of the weights, which live in [0, 1].
         decay: factor on the step size after every step.
         shared: one set of weights for all rows of a batch element instead of one for each row: less memory, looser.
         patience: stop when no row has gained over this many steps.
@@ -35,8 +37,8 @@ class AscentOptions:
     """
 
     iterations: int = 20
-    step: float = 0.25
-    decay: float = 0.95
+    step: float = 0.4
+    decay: float = 0.85
     shared: bool = False
     patience: int = 10
     multiplier_step: float = 0.1
@@ -95,9 +97,9 @@ def climb(
     if not free:
         return evaluate(begin), begin
     kept = [w.clone() for w in free]
-    climbers = [Adam(w, options.step, 1.0) for w in weights]
-    climbers += [Adam(w, options.multiplier_step, math.inf) for w in multipliers]
-    climbers += [Adam(w, options.cut_step, math.inf, *cuts[name]) for name, w in begin.cut_multipliers.items()]
+    climbers: list[Signum | Adam] = [Signum(w, options.step, 1.0) for w in weights]
+    climbers += [Signum(w, options.multiplier_step, math.inf) for w in multipliers]
+    climbers += [Adam(w, options.cut_step, *cuts[name]) for name, w in begin.cut_multipliers.items()]
     best, idle = None, 0
     for iteration in range(options.iterations + 1):
         last = iteration == options.iterations or (deadline is not None and monotonic() > deadline)
@@ -118,29 +120,47 @@ def climb(
     return best, _named(begin, kept)
 
 
-class Adam:
-    """Ascent steps on one tensor (B, S, ...) (Kingma and Ba 2015, arXiv 1412.6980), which stays in [least, most].
+class Signum:
+    """Ascent steps on one tensor by the sign of an averaged gradient (Bernstein et al. 2018, arXiv 1802.04434).
 
-    Sizes of steps are in units of `unit` (B, S), or plain numbers.
-
-    By hand, since importing `torch.optim` takes as long as importing torch.
+    The best weights mostly lie at the ends of their range and a dual function is piecewise smooth, so the size of a
+    gradient says little. Half as many steps as Adam's give the same bounds here, in fewer passes over memory each.
     """
 
-    def __init__(self, value: Tensor, size: float, most: float, least: float = 0.0, unit: Tensor | None = None):
-        self.value, self.size, self.most, self.least = value, size, most, least
+    def __init__(self, value: Tensor, size: float, most: float):
+        """Steps on `value`, in place, which stays in [0, most]."""
+        self.value, self.size, self.most = value, size, most
+        self.mean = torch.zeros_like(value)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, iteration: int, shrink: float) -> None:
+        """Move along a gradient by `size * shrink`; iterations count from 0."""
+        self.mean.lerp_(gradient, 1 - _MEAN_DECAY)
+        self.value.add_(self.mean.sign(), alpha=self.size * shrink).clamp_(0.0, self.most)
+
+
+class Adam:
+    """Ascent steps on multipliers of cuts (Kingma and Ba 2015, arXiv 1412.6980).
+
+    Here the size of a gradient matters: many cuts share a few neurons, and most of them are hardly violated.
+    """
+
+    def __init__(self, value: Tensor, size: float, least: float, unit: Tensor | None):
+        """Steps on `value` (B, S, ...), in place, of `size` times a unit (B, S) (None for 1); no less than `least`."""
+        self.value, self.size, self.least = value, size, least
         self.unit = None if unit is None else unit.reshape(*unit.shape, *[1] * (value.dim() - 2))
         self.mean, self.square = torch.zeros_like(value), torch.zeros_like(value)
 
     @torch.no_grad()
     def step(self, gradient: Tensor, iteration: int, shrink: float) -> None:
         """Move along a gradient by `size * shrink`; iterations count from 0."""
-        self.mean.lerp_(gradient, 1 - _MEAN_DECAY)
-        self.square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
-        correction = math.sqrt(1 - _SQUARE_DECAY ** (iteration + 1))
-        spread = self.square.sqrt().div_(correction).add_(_EPSILON)
+        first, second = _ADAM_DECAYS
+        self.mean.lerp_(gradient, 1 - first)
+        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        spread = self.square.sqrt().div_(math.sqrt(1 - second ** (iteration + 1))).add_(_ADAM_EPSILON)
         spread = spread if self.unit is None else spread.div_(self.unit)
-        size = self.size * shrink / (1 - _MEAN_DECAY ** (iteration + 1))
-        self.value.addcdiv_(self.mean, spread, value=size).clamp_(self.least, self.most)
+        size = self.size * shrink / (1 - first ** (iteration + 1))
+        self.value.addcdiv_(self.mean, spread, value=size).clamp_(min=self.least)
 
 
 def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: bool, start: DualPoint) -> DualPoint:

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from verifier.bounding.first_layer import first_layer, minimum_through
 from verifier.bounding.relax import relax
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
@@ -147,11 +148,23 @@ def lower_bound(
         objective: the rows.
         dual: the dual point; None is CROWN's.
     """
-    bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, cuts=relaxation.cuts)
+    chain = first_layer(graph) if isinstance(region, Box) and not _trained(graph, region) else ()
+    stop = chain[-1].name if chain else None
+    bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, None, relaxation.cuts, stop)
     total = bound.constant
     for name, A in bound.A.items():
-        total = total + (region if name == graph.input else relaxation.boxes[name]).minimum(A)
+        if name == stop:
+            assert isinstance(region, Box)
+            total = total + minimum_through(graph, chain, region, A)
+        else:
+            total = total + (region if name == graph.input else relaxation.boxes[name]).minimum(A)
     return total
+
+
+def _trained(graph: Graph, box: Box) -> bool:
+    """Whether gradients are wanted with respect to more than the dual point: then every step is left to autograd."""
+    tensors = [box.lower, box.upper, *(x for node in graph.nodes for x in node.constants.values())]
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def linear_bound(
@@ -162,6 +175,7 @@ def linear_bound(
     splits: Mapping[str, Split] = MappingProxyType({}),
     watch: Callable[[Node, Tensor], None] | None = None,
     cuts: Mapping[str, JointBound] = MappingProxyType({}),
+    stop: str | None = None,
 ) -> LinearBound:
     """Push an objective back towards the input: at an activation every coefficient takes the line of its sign.
 
@@ -173,6 +187,7 @@ def linear_bound(
         splits: what is assumed of nodes; those whose multipliers are in `dual` enter.
         watch: called with every node that is reached (but for the input) and the coefficients on it.
         cuts: of activations; those whose multipliers are in `dual` enter.
+        stop: name of a node where the push ends, whose coefficients are then part of the result.
     """
     dual = dual or DualPoint()
     pending: dict[str, Tensor] = {objective.node: objective.C}
@@ -192,8 +207,8 @@ def linear_bound(
             constants.append(constant)
         if watch is not None and operator is not None:
             watch(node, A)
-        if operator is None or (operator.adjoint is None and node.name not in envelopes):
-            stopped[node.name] = A  # the input, or an activation without an envelope
+        if node.name == stop or operator is None or (operator.adjoint is None and node.name not in envelopes):
+            stopped[node.name] = A  # here, at the input, or at an activation without an envelope
             continue
         if operator.adjoint is None:
             envelope, pair = envelopes[node.name], dual.weights.get(node.name, (None, None))

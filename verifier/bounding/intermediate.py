@@ -52,7 +52,7 @@ class IntermediateOptions:
 
     slopes: Slopes = "adaptive"
     ascent: AscentOptions | None = None
-    chunk_bytes: int = 8 << 20
+    chunk_bytes: int = 16 << 20
 
 
 def interval_only(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:

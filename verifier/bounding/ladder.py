@@ -51,7 +51,7 @@ class LadderOptions:
     """
 
     intermediate: IntermediateOptions = field(
-        default_factory=lambda: IntermediateOptions(ascent=AscentOptions(iterations=10, step=0.5, decay=0.9))
+        default_factory=lambda: IntermediateOptions(ascent=AscentOptions(iterations=8, step=0.4, decay=0.7))
     )
     final: AscentOptions = field(default_factory=AscentOptions)
     joint: KReluOptions = field(default_factory=KReluOptions)

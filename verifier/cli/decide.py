@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from verifier.cli.deadline import Worker
 from verifier.cli.request import Inputs, Request
 from verifier.cli.results import QueryResult
+from verifier.errors import out_of_memory
 from verifier.verdict import Reason, Stage, Undecided, Verdict
 
 if TYPE_CHECKING:
     from verifier.cli.load import Loaded, LoadedQuery
     from verifier.graph.ir import Graph
+    from verifier.search.result import Standing
 
 #: what is kept of a time limit for the engine to hand over its own answer: seconds, and a share
 _HANDOVER, _HANDOVER_SHARE = 0.1, 0.05
@@ -23,13 +25,17 @@ _HANDOVER, _HANDOVER_SHARE = 0.1, 0.05
 
 @dataclass(frozen=True)
 class Settings:
-    """How to verify: arguments of `verifier.pipeline.verify`, and the number of threads (None: torch's choice)."""
+    """How to verify: arguments of `verifier.pipeline.verify`, and the number of threads (None: torch's choice).
+
+    `memory` is in bytes; None leaves it to the engine.
+    """
 
     method: str
     timeout: float | None
     device: str
     seed: int
     threads: int | None
+    memory: int | None = None
 
 
 @dataclass
@@ -42,7 +48,8 @@ class Attempt:
         started: when its clock began.
         engine_started: when the engine began, None before.
         stages: those that are done.
-        sha256, label, subproblems: known once the files are read.
+        standing: of the search at work, None before there is one.
+        sha256, label: known once the files are read.
     """
 
     request: Request
@@ -52,12 +59,12 @@ class Attempt:
     stages: list[Stage] = field(default_factory=list)
     sha256: str | None = None
     label: int | None = None
-    subproblems: int = 0
+    standing: Standing | None = None
 
     def describe(self, graph: Graph, query: LoadedQuery) -> None:
         """Take over what the files say."""
         self.sha256 = None if graph.file is None else graph.file.sha256
-        self.label, self.subproblems = query.label, query.subproblems
+        self.label = query.label
 
     def spec(self) -> str | Mapping[str, Any]:
         """The JSON field ``spec``."""
@@ -77,21 +84,23 @@ class Attempt:
         }
 
     def result(self, verdict: Verdict) -> QueryResult:
-        return QueryResult(str(self.request.network), self.sha256, self.spec(), verdict, self.subproblems)
+        return QueryResult(str(self.request.network), self.sha256, self.spec(), verdict)
 
-    def timed_out(self, method: str) -> Undecided:
-        """The answer where the engine, asked for a method, had none in time: what it had found so far."""
+    def unanswered(self, method: str, reason: Reason) -> Undecided:
+        """The answer where the engine, asked for a method, gave none: what it had found so far."""
         stages = tuple(self.stages)
         bound = stages[-1].bound if stages else None
         now = monotonic()
         seconds = now - (self.engine_started or now)
-        return Undecided(bound, stages[-1].name if stages else method, stages, seconds, Reason.TIMEOUT)
+        subproblems = 0 if self.standing is None else self.standing.subproblems
+        return Undecided(bound, stages[-1].name if stages else method, stages, seconds, subproblems, reason)
 
 
 class Observer(Protocol):
     """Who is told what happens."""
 
     def begin(self, attempt: Attempt) -> None: ...
+    def searching(self, attempt: Attempt) -> None: ...
     def finish(self, result: QueryResult) -> None: ...
 
 
@@ -105,7 +114,7 @@ def decide(request: Request, settings: Settings, started: float, observer: Obser
         request: the queries.
         settings: how to verify.
         started: `time.monotonic` when the process began.
-        observer: told of every query before and after.
+        observer: told of every query before and after, and by the worker's thread during a search.
 
     Raises:
         InputError: the input cannot be used; the results before it stand.
@@ -121,22 +130,30 @@ def decide(request: Request, settings: Settings, started: float, observer: Obser
     for number in range(request.count):
         attempt = Attempt(request, number, started)
         observer.begin(attempt)
-        result = _answer(worker, loaded, attempt, settings)
+        result = _answer(worker, loaded, attempt, settings, observer)
         observer.finish(result)
         yield result
         started = monotonic()
 
 
-def _answer(worker: Worker, loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings) -> QueryResult:
+def _answer(
+    worker: Worker, loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings, observer: Observer
+) -> QueryResult:
     deadline = None if settings.timeout is None else attempt.started + settings.timeout
     try:
-        verdict = worker.call(lambda: _attempt(loaded, attempt, settings, deadline), deadline)
+        verdict = worker.call(lambda: _attempt(loaded, attempt, settings, observer, deadline), deadline)
     except TimeoutError:
-        verdict = attempt.timed_out(settings.method)
+        verdict = attempt.unanswered(settings.method, Reason.TIMEOUT)
+    except (MemoryError, RuntimeError) as error:  # before the engine, or in what it cannot do without
+        if not out_of_memory(error):
+            raise
+        verdict = attempt.unanswered(settings.method, Reason.MEMORY)
     return attempt.result(verdict)
 
 
-def _attempt(loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings, deadline: float | None) -> Verdict:
+def _attempt(
+    loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings, observer: Observer, deadline: float | None
+) -> Verdict:
     """In the worker: read the files, unless that is done, and verify."""
     files = loaded()
     from verifier.pipeline import verify  # torch behind it: not before the network is known to be good
@@ -150,6 +167,11 @@ def _attempt(loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings,
         timeout = deadline - handover - attempt.engine_started
         if timeout <= 0:
             raise TimeoutError
+
+    def watch(standing: Standing) -> None:
+        attempt.standing = standing
+        observer.searching(attempt)
+
     return verify(
         files.graph,
         query.spec,
@@ -158,4 +180,6 @@ def _attempt(loaded: Callable[[], Loaded], attempt: Attempt, settings: Settings,
         device=settings.device,
         seed=settings.seed,
         progress=attempt.stages.append,
+        watch=watch,
+        **({} if settings.memory is None else {"memory": settings.memory}),
     )

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedQuery:
-    """One query: what is to be proved, of how many input sets, and for a data set the class."""
+    """One query: what is to be proved, and for a data set the class."""
 
     spec: Spec
-    subproblems: int = 1
     label: int | None = None
 
 
@@ -60,7 +59,7 @@ def _specification(path: Path) -> Callable[[int], LoadedQuery]:
     from verifier.specs.vnnlib import read_vnnlib
 
     query = read_vnnlib(path)
-    return lambda _: LoadedQuery(query, len(query.properties))
+    return lambda _: LoadedQuery(query)
 
 
 def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:

@@ -52,6 +52,10 @@ Witness = Annotated[
     typer.Option(metavar="FILE", help="Write the counterexample; of several inputs each to a file: w.txt, w-7.txt."),
 ]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, max=MOST_THREADS, help="Threads on the CPU.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory to compute with, such as 2GiB or 500MB; 4GiB if not given."),
+]
 Json = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JSON; - for standard output.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", callback=parse_device)]

@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 
 _COLOURS = {"verified": "green", "falsified": "red", "undecided": "yellow"}
 _REFRESH = 8  # times a second
+_LINE_EVERY = 10.0  # seconds between two lines about a search where there is no terminal
 
 
 class Display:
-    """Shows the queries of one call: progress on stderr where it is a terminal, and the answers on stdout.
+    """Shows the queries of one call: progress on stderr, and the answers on stdout.
+
+    Progress is a live status on a terminal; elsewhere a line now and then of a search that takes long.
 
     Args:
         answers: print the answers; False where stdout is for JSON, or nothing is to be seen.
-        progress: show the live status.
+        progress: show the progress.
         total: number of queries.
     """
 
     def __init__(self, answers: bool, progress: bool, total: int):
-        self.answers, self.total = answers, total
+        self.answers, self.progress, self.total = answers, progress, total
+        self.current: Attempt | None = None
+        self.next_line = 0.0
         self.table = answers and sys.stdout.isatty()
         self.status: Status | None = None
         if progress and sys.stderr.isatty():
@@ -40,11 +45,18 @@ class Display:
             self.status = Console(stderr=True).status("", refresh_per_second=_REFRESH)
 
     def begin(self, attempt: Attempt) -> None:
+        self.current, self.next_line = attempt, monotonic() + _LINE_EVERY
         if self.status is not None:
             self.status.update(_Progress(attempt, self.total))
             self.status.start()
 
+    def searching(self, attempt: Attempt) -> None:
+        if self.progress and self.status is None and attempt is self.current and monotonic() > self.next_line:
+            self.next_line = monotonic() + _LINE_EVERY
+            print(progress_line(attempt, self.total), file=sys.stderr, flush=True)
+
     def finish(self, result: QueryResult) -> None:
+        self.current = None  # whoever gave up waiting for its search hears no more of it
         if self.answers and not self.table:
             print(line(result), flush=True)
 
@@ -76,20 +88,27 @@ class Display:
 
 
 class _Progress:
-    """The status line of a query on its way; rich renders it again at every refresh."""
+    """The status of a query on its way; rich renders it again at every refresh."""
 
     def __init__(self, attempt: Attempt, total: int):
         self.attempt, self.total = attempt, total
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        attempt = self.attempt
-        parts = [f"query {attempt.number + 1} of {self.total}", f"{monotonic() - attempt.started:.1f} s"]
-        if attempt.stages:
-            stage = attempt.stages[-1]
-            parts += [f"after {stage.name}", f"bound {_number(stage.bound)}"]
-        else:
-            parts.append("reading" if attempt.engine_started is None else "bounding")
-        yield ", ".join(parts)
+        yield progress_line(self.attempt, self.total)
+
+
+def progress_line(attempt: Attempt, total: int) -> str:
+    """Where a query on its way stands."""
+    parts = [f"query {attempt.number + 1} of {total}", f"{monotonic() - attempt.started:.1f} s"]
+    if attempt.stages:
+        stage = attempt.stages[-1]
+        parts += [f"after {stage.name}", f"bound {_number(stage.bound)}"]
+    else:
+        parts.append("reading" if attempt.engine_started is None else "bounding")
+    if attempt.standing is not None:
+        now = attempt.standing
+        parts.append(f"search: {now.open} subproblems open, {now.closed} closed, bound {_number(now.bound)}")
+    return ", ".join(parts)
 
 
 def line(result: QueryResult) -> str:
@@ -146,7 +165,7 @@ def _advice(reason: Reason, method: str, unstarted: bool) -> str:
         case Reason.TIMEOUT:
             return "give more time with --timeout"
         case Reason.MEMORY:
-            return "choose a cheaper --method such as crown-ibp, or a machine with more memory"
+            return "give more with --memory, or choose a cheaper --method such as crown-ibp"
         case Reason.NUMERICAL_DISAGREEMENT:
             return "an input on the edge of the unsafe set behaves differently in onnxruntime; no claim is made"
     if method == "auto":

@@ -13,6 +13,8 @@ from verifier.specs.exact import parse_epsilon, parse_number, to_float
 
 #: more inputs than any data set has; keeps a mistyped range from filling the memory
 _MOST = 1_000_000
+#: bytes; the tensors of a small network take about as much
+_LEAST_MEMORY = 1 << 20
 NORMS = ("inf", "2", "1")
 _SUCH_AS = {"--index": "give the inputs, such as 0:20", "--epsilon": "give the radius, such as 8/255"}
 
@@ -128,6 +130,22 @@ def parse_channels(text: str | None, flag: str) -> tuple[float, ...] | None:
     if None in numbers:
         raise InputError(f"{flag} {text}", "is not a list of numbers", "write it like 0.49,0.48,0.45")
     return tuple(to_float(number, text, flag) for number in numbers if number is not None)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size: a number and B, kB, MB, GB, TB (thousands) or KiB, MiB, GiB, TiB (1024).
+
+    Raises:
+        InputError: something else, or less than anything could be computed with.
+    """
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT]?)(I?)B?", text.strip().upper())
+    if found is None:
+        raise InputError(f"--memory {text}", "is not a size", "write it like 4GiB or 500MB")
+    number, prefix, binary = found.groups()
+    size = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix or " "))
+    if size < _LEAST_MEMORY:
+        raise InputError(f"--memory {text}", "is too little to compute with", f"give at least {_LEAST_MEMORY >> 20}MiB")
+    return size
 
 
 def parse_device(text: str) -> str:

@@ -25,14 +25,12 @@ class QueryResult:
         sha256: of the network's bytes, unpacked; None where the time was over before they were read.
         spec: path of the specification as given, or the fields of a data set query.
         verdict: the answer.
-        subproblems: how many input sets were bounded.
     """
 
     network: str
     sha256: str | None
     spec: str | Mapping[str, Any]
     verdict: Verdict
-    subproblems: int
 
 
 def word(verdict: Verdict) -> str:
@@ -81,7 +79,7 @@ def _entry(result: QueryResult) -> dict[str, Any]:
         "stages": [
             {"name": s.name, "seconds": s.seconds, "bound": _finite(s.bound), "open": s.open} for s in verdict.stages
         ],
-        "subproblems": result.subproblems,
+        "subproblems": verdict.subproblems,
         "seconds": verdict.seconds,
         "counterexample": _counterexample(verdict.counterexample) if isinstance(verdict, Falsified) else None,
         "certificate": None,

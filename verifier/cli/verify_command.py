@@ -14,7 +14,7 @@ from verifier.cli import options
 from verifier.cli.decide import Settings, decide
 from verifier.cli.files import STDOUT, check_writable, write_whole
 from verifier.cli.render import Display, next_steps
-from verifier.cli.request import Request, choose
+from verifier.cli.request import Request, choose, parse_memory
 from verifier.cli.results import QueryResult, document, exit_status
 from verifier.errors import InputError
 from verifier.verdict import Falsified
@@ -48,6 +48,7 @@ def verify(
     method: options.Method = "auto",
     witness: options.Witness = None,
     threads: options.Threads = None,
+    memory: options.Memory = None,
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -62,13 +63,14 @@ def verify(
     flags = {"--index": index, "--epsilon": epsilon, "--norm": norm, "--targets": targets, "--mean": mean, "--std": std}
     flags |= {"--no-clip": no_clip or None, "--data-dir": data_dir}
     request = Request(network, choose(spec, dataset, flags))
+    settings = Settings(method, timeout, device, seed, threads, None if memory is None else parse_memory(memory))
     _check(timeout, json, witness)
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
     with Display(not quiet and json != STDOUT, not quiet, request.count) as display:
         results: list[QueryResult] = []
         try:
-            for result in decide(request, Settings(method, timeout, device, seed, threads), started, display):
+            for result in decide(request, settings, started, display):
                 results.append(result)
         finally:  # an error or an interrupt in a later query does not take away what is known
             if results:

@@ -27,6 +27,24 @@ def place(graph: Graph, dtype: torch.dtype = torch.float64, device: torch.device
     return replace(graph, nodes=tuple(placed(node) for node in graph.nodes))
 
 
+def find_device(name: str) -> torch.device:
+    """The device that ``auto`` (CUDA where there is one), ``cpu`` or ``cuda[:N]`` stands for.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            "--device", f"'{name}' cannot be used here", "choose auto, cpu or an existing cuda:N"
+        ) from error
+    return device
+
+
 def evaluate_all(graph: Graph, x: Tensor) -> dict[str, Tensor]:
     """Value of every node of a placed graph, (B, *shape), for inputs x (B, *X)."""
     values: dict[str, Tensor] = {graph.input: x}

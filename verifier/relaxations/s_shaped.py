@@ -18,7 +18,7 @@ from verifier.specs.region import Box
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 #: halvings of the search for a tangent; the end that is kept is sound after any number of them
-BISECTIONS = 30
+BISECTIONS = 18
 
 
 def s_shaped(box: Box, function: Function) -> Envelope:

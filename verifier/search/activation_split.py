@@ -13,7 +13,7 @@ from verifier.bounding.ladder import Bounds, Problem, reevaluate
 from verifier.search.boxes import slack
 from verifier.search.branching import at_kinks, choose, halves, scores, split_points, splits
 from verifier.search.ledger import Ledger
-from verifier.search.result import Replay, SearchOptions
+from verifier.search.result import Replay, SearchOptions, Watch
 from verifier.search.subproblem import Batch, Frame, View, in_precision, select
 from verifier.specs.box import flat_rows
 from verifier.specs.rounding import narrow
@@ -31,12 +31,22 @@ class ActivationSplit:
         root: bounds whose boxes and dual point the search starts from.
         wanted: (B,) properties that are to be decided.
         replay: judges points that look like counterexamples.
+        watch: told now and then where the search is.
     """
 
     def __init__(
-        self, problem: Problem, exact: Problem, root: Bounds, wanted: Tensor, options: SearchOptions, replay: Replay
+        self,
+        problem: Problem,
+        exact: Problem,
+        root: Bounds,
+        wanted: Tensor,
+        options: SearchOptions,
+        replay: Replay,
+        watch: Watch | None = None,
     ):
-        self.ledger = Ledger.of(problem, wanted, options, replay)
+        widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
+        size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
+        self.ledger = Ledger.of(problem, wanted, size, options, replay, watch)
         self.options = options
         dtype, device = problem.rows.objective.C.dtype, problem.rows.objective.C.device
         boxes = root.relaxation.boxes
@@ -45,17 +55,15 @@ class ActivationSplit:
             boxes = {name: box.to(dtype, device) for name, box in found.items()}
         self.frame = Frame.of(problem, boxes)
         self.exact = self.frame.in_precision(exact)
-        widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
-        self.size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
         roots = self.frame.roots(root.dual)
         self.ledger.push(select(roots, wanted[roots["owner"]].nonzero()[:, 0]))
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over."""
-        self.ledger.run(lambda: self._step(until), until)
+        self.ledger.run(lambda batch: self.step(batch, until), until)
 
-    def _step(self, until: float | None) -> None:
-        parents = self.ledger.store.pop(self.size)
+    def step(self, parents: Batch, until: float | None) -> None:
+        """Split subproblems, bound both halves of each, and push what stays open."""
         children = self._branch(parents)
         if len(children["bound"]) and not self.ledger.falsified:
             self.ledger.push(self._bound(children, until))
@@ -131,6 +139,7 @@ class ActivationSplit:
             narrow(wide["low"], dtype, empty.device, -torch.inf),
             narrow(wide["high"], dtype, empty.device, torch.inf),
         )
+        self.ledger.closed += int(empty.sum())
         return select({**batch, "low": low, "high": high}, (~empty).nonzero()[:, 0])
 
     @torch.no_grad()
@@ -143,6 +152,7 @@ class ActivationSplit:
         if len(hopeful):
             closed[hopeful] = self._proved(select(batch, hopeful))
         self.ledger.close(batch["bound"].masked_fill(~closed, torch.inf), batch["owner"])
+        self.ledger.closed += int(closed.sum())
         return select(batch, (~closed).nonzero()[:, 0])
 
     def _proved(self, batch: Batch) -> Tensor:

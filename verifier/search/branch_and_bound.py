@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from verifier.bounding.ladder import Bounds, Problem
 from verifier.search.activation_split import ActivationSplit
 from verifier.search.input_split import InputSplit
 from verifier.search.ledger import Ledger
-from verifier.search.result import Replay, SearchOptions, SearchResult
+from verifier.search.result import Replay, SearchOptions, SearchResult, Watch
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 
@@ -46,20 +47,30 @@ class Search:
         root: bounds of the batch; activation splitting starts from their boxes and dual point.
         wanted: (B,) properties that are to be decided.
         replay: judges points that look like counterexamples.
+        watch: told now and then where the way at work is.
     """
 
     def __init__(
-        self, problem: Problem, exact: Problem, root: Bounds, wanted: Tensor, options: SearchOptions, replay: Replay
+        self,
+        problem: Problem,
+        exact: Problem,
+        root: Bounds,
+        wanted: Tensor,
+        options: SearchOptions,
+        replay: Replay,
+        watch: Watch | None = None,
     ):
         self.wanted = wanted = wanted.to(problem.rows.objective.C.device)
+        few = free_dimensions(problem.region) <= options.input_dimensions
+        if few:
+            options = replace(options, memory=options.memory // 2)  # each way has a store of its own
 
         def by_input() -> _Splitting:
-            return InputSplit(exact, wanted, options, replay)
+            return InputSplit(exact, wanted, options, replay, watch)
 
         def by_activation() -> _Splitting:
-            return ActivationSplit(problem, exact, root, wanted, options, replay)
+            return ActivationSplit(problem, exact, root, wanted, options, replay, watch)
 
-        few = free_dimensions(problem.region) <= options.input_dimensions
         self._ways: list[Callable[[], _Splitting]] = [by_input, by_activation] if few else [by_activation]
         self._started: list[_Splitting] = []
         self._slice = _FIRST_SLICE
@@ -68,6 +79,11 @@ class Search:
     def finished(self) -> bool:
         return any(way.ledger.finished and not self._gave_up(way) for way in self._started)
 
+    @property
+    def subproblems(self) -> int:
+        """How many were bounded."""
+        return sum(way.ledger.subproblems for way in self._started)
+
     def run(self, until: float | None) -> None:
         """Search until everything wanted is decided, no way can go on, or the time is over."""
         while not self.finished and (until is None or monotonic() < until):
@@ -75,7 +91,7 @@ class Search:
                 self._started.append(self._ways[len(self._started)]())
                 way = self._started[-1]
             else:
-                able = [way for way in self._started if not way.ledger.finished]
+                able = [way for way in self._started if not way.ledger.stuck]
                 if not able:
                     return
                 way = min(able, key=lambda way: way.ledger.remaining())
@@ -94,7 +110,8 @@ class Search:
             margins=torch.stack([r.margins.double() for r in found]).amax(0),
             proved=torch.stack([r.proved for r in found]).any(0) & self.wanted,
             falsified=any(r.falsified for r in found),
-            subproblems=sum(r.subproblems for r in found),
+            subproblems=self.subproblems,
+            starved=all(r.starved for r in found),
         )
 
     def _gave_up(self, way: _Splitting) -> bool:

@@ -15,7 +15,7 @@ from verifier.bounding.ladder import Problem
 from verifier.search.boxes import Boxes, inheriting, slack, sources
 from verifier.search.contract import Planes, contract
 from verifier.search.ledger import Ledger
-from verifier.search.result import Replay, SearchOptions
+from verifier.search.result import Replay, SearchOptions, Watch
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box
 
@@ -30,15 +30,17 @@ class InputSplit:
         problem: regions are boxes; graph placed.
         wanted: (B,) properties that are to be decided.
         replay: judges points that look like counterexamples.
+        watch: told now and then where the search is.
     """
 
-    def __init__(self, problem: Problem, wanted: Tensor, options: SearchOptions, replay: Replay):
+    def __init__(
+        self, problem: Problem, wanted: Tensor, options: SearchOptions, replay: Replay, watch: Watch | None = None
+    ):
         self.graph, self.sources = problem.graph, sources(problem.graph)
-        self.ledger = Ledger.of(problem, wanted, options, replay)
+        self.ledger = Ledger.of(problem, wanted, _batch_size(problem, options), options, replay, watch)
         self.targets, self.options = self.ledger.targets, options
         box = problem.region.enclosing_box()
         self.shape = box.lower.shape[1:]
-        self.size = self._batch_size()
         sizes = sum(torch.Size(self.graph.shapes[name]).numel() for name in self.sources)
         owner = wanted.nonzero()[:, 0].to(box.lower.device)
         like, count = box.lower, len(owner)
@@ -55,19 +57,13 @@ class InputSplit:
             }
         )
 
-    def _batch_size(self) -> int:
-        widest = max(torch.Size(shape).numel() for shape in self.graph.shapes.values())
-        rows = max(8, self.targets.C.shape[1])
-        numbers = self.options.batch_bytes // self.targets.C.element_size()
-        return max(1, numbers // (widest * rows))
-
     @torch.no_grad()
     def run(self, until: float | None) -> None:
         """Bound batches of boxes until all are closed, a counterexample is confirmed, or the time is over."""
-        self.ledger.run(lambda: self._step(until), until)
+        self.ledger.run(lambda batch: self.step(batch, until), until)
 
-    def _step(self, until: float | None) -> None:
-        batch = self.ledger.store.pop(self.size)
+    def step(self, batch: dict[str, Tensor], until: float | None) -> None:
+        """Bound boxes, cut off what is excluded, and push the halves of what stays open."""
         region = Box(*(batch[end].reshape(-1, *self.shape) for end in ("lower", "upper")))
         relaxation = self._relax(batch, region, until)
         objective = self.targets.objective(batch["owner"])
@@ -85,6 +81,7 @@ class InputSplit:
         lower, upper, left = contract(batch["lower"], batch["upper"], planes, open_)
         self._close(open_ & ~left, self.targets.margins(allowed, owner), owner)
         keep = left.any(1).nonzero()[:, 0]
+        self.ledger.closed += region.batch - len(keep)
         if len(keep) == 0:
             return
         best = margins.masked_fill(~left, torch.inf).amin(1)
@@ -170,6 +167,14 @@ class InputSplit:
             halves["lower"][count:].scatter_(1, dim, at)
             halves["depth"] += 1
             children, score = halves, score[keep].repeat(2, 1)
-            if 4 * count + len(self.ledger.store) > self.size * _FILL * 2 or count == 0:
+            enough = 4 * count + len(self.ledger.store) > self.ledger.size * _FILL * 2
+            if enough or 4 * count > self.ledger.store.room or count == 0:
                 break
         self.ledger.push(children)
+
+
+def _batch_size(problem: Problem, options: SearchOptions) -> int:
+    widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
+    rows = max(8, problem.rows.objective.C.shape[1])
+    numbers = options.batch_bytes // problem.rows.objective.C.element_size()
+    return max(1, numbers // (widest * rows))

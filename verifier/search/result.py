@@ -15,6 +15,26 @@ Replay = Callable[[int, Tensor], bool]
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where a search is.
+
+    Args:
+        subproblems: how many were bounded.
+        closed, open: how many were proved, and how many wait to be split.
+        bound: certified lower bound of the least margin so far, minus infinity before there is one.
+    """
+
+    subproblems: int
+    closed: int
+    open: int
+    bound: float
+
+
+#: told now and then where a search is
+Watch = Callable[[Standing], None]
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """How to search.
 
@@ -53,9 +73,11 @@ class SearchResult:
         proved: (B,) bool, every subproblem of the property is closed.
         falsified: a candidate was confirmed as a counterexample.
         subproblems: how many were bounded.
+        starved: it cannot go on for want of memory.
     """
 
     margins: Tensor
     proved: Tensor
     falsified: bool
     subproblems: int
+    starved: bool = False

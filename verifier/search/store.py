@@ -45,11 +45,21 @@ class Store:
         """Memory that the fields take, free rows included."""
         return sum(t.numel() * t.element_size() for t in self._fields.values())
 
+    @property
+    def room(self) -> int:
+        """How many more subproblems fit the budget, if they are like those that were pushed; 0 before any was."""
+        return len(self._key) - self._count + self._room(self._fields) if self._fields else 0
+
+    @property
+    def least(self) -> float:
+        """The least bound of an open subproblem; plus infinity where there is none."""
+        return float(self._fields["bound"][self._rows()].min()) if self._count else float("inf")
+
     def push(self, fields: Fields) -> None:
         """Add subproblems.
 
         Raises:
-            OutOfBudget: they do not fit.
+            OutOfBudget: they do not fit; nothing was added. The same holds when the machine's memory ends.
         """
         added = fields["bound"].shape[0]
         if added == 0:
@@ -66,15 +76,20 @@ class Store:
         """Take out up to `count` subproblems."""
         count = min(count, self._count)
         nearest = self.bytes * (self._count / max(1, len(self._key))) > _NEARLY_FULL * self._budget
-        rows = self._taken.nonzero()[:, 0]
+        rows = self._rows()
         chosen = rows[self._key[rows].topk(count, largest=nearest, sorted=False).indices]
+        taken = {name: value[chosen] for name, value in self._fields.items()}
         self._taken[chosen] = False
         self._count -= count
-        return {name: value[chosen] for name, value in self._fields.items()}
+        return taken
 
     def numbers(self) -> dict[str, Tensor]:
         """All rows of the one-number fields (bound, depth, owner ...) of the open subproblems."""
-        return {name: value[self._taken] for name, value in self._fields.items() if value.dim() == 1}
+        rows = self._rows()
+        return {name: value[rows] for name, value in self._fields.items() if value.dim() == 1}
+
+    def _rows(self) -> Tensor:
+        return self._taken.nonzero()[:, 0]
 
     def _free(self, fields: Fields, added: int) -> Tensor:
         """Rows to write to, after growing where needed."""
@@ -91,9 +106,13 @@ class Store:
     def _grow(self, fields: Fields, rows: int) -> None:
         if rows > self._room(fields):
             raise OutOfBudget("the open subproblems do not fit the memory budget")
-        for name, value in fields.items():
-            more = value.new_empty(rows, *value.shape[1:])
-            self._fields[name] = torch.cat([self._fields[name], more]) if name in self._fields else more
-        device = fields["bound"].device
-        self._key = torch.cat([self._key.to(device), torch.zeros(rows, dtype=torch.float64, device=device)])
-        self._taken = torch.cat([self._taken.to(device), torch.zeros(rows, dtype=torch.bool, device=device)])
+        old, device = len(self._key), fields["bound"].device
+        for name, value in fields.items():  # a field that was grown before memory ended is longer already
+            if name not in self._fields or len(self._fields[name]) < old + rows:
+                grown = value.new_empty(old + rows, *value.shape[1:])
+                if name in self._fields:
+                    grown[:old] = self._fields[name][:old]
+                self._fields[name] = grown
+        key, taken = (torch.zeros(old + rows, dtype=dtype, device=device) for dtype in (torch.float64, torch.bool))
+        key[:old], taken[:old] = self._key, self._taken
+        self._key, self._taken = key, taken
