@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from time import sleep
 
@@ -60,13 +61,19 @@ def test_an_interrupt_ends_the_process(tmp_path: Path):
     spec.write_text(SAFE)
     os.mkfifo(tmp_path / "json")  # nobody reads it, so the command hangs when it writes, until it is interrupted
     line = [*PROGRAM, "verify", str(network), str(spec), "--json", str(tmp_path / "json")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # what a shell starts in the background ignores interrupts, and hands that on
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds) as process:
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline().startswith("prop.vnnlib: verified")
-        sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
-        assert process.stderr.read() == ""
+        try:
+            assert process.stdout.readline().startswith("prop.vnnlib: verified")
+            sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
 
 
 def test_a_reader_that_goes_away_is_no_verdict(tmp_path: Path):

@@ -155,10 +155,23 @@ def lower_bound(
     for name, A in bound.A.items():
         if name == stop:
             assert isinstance(region, Box)
-            total = total + minimum_through(graph, chain, region, A)
+            movable = None if name == objective.node else _movable(graph, relaxation, name)
+            total = total + minimum_through(graph, chain, region, A, movable)
         else:
             total = total + (region if name == graph.input else relaxation.boxes[name]).minimum(A)
     return total
+
+
+def _movable(graph: Graph, relaxation: Relaxation, name: str) -> Tensor | None:
+    """Entries (B, *X) of a node whose coefficients can be other than zero at some dual point; None for all of them.
+
+    Neurons of which every line is horizontal, inactive ReLUs above all, pass none on; splits add some.
+    """
+    consumers = [node for node in graph.nodes if name in node.inputs]
+    if not all(node.name in relaxation.envelopes for node in consumers) or name in relaxation.splits:
+        return None
+    level = [side.level for node in consumers for side in vars(relaxation.envelopes[node.name]).values()]
+    return ~torch.stack(torch.broadcast_tensors(*level)).all(0) if level else None
 
 
 def _trained(graph: Graph, box: Box) -> bool:

@@ -8,6 +8,7 @@ the processor's cache; and so is the gradient, since the minimiser is at hand th
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from verifier.operators.table import OPERATORS
 from verifier.specs.box import Box, flat, flat_rows, pair
 
 #: memory that coefficients on the input take at a time
-CACHE_BYTES = 1 << 20
+CACHE_BYTES = 1 << 19
+#: outputs of a layer are picked out where fewer than this share of them matter: picking takes time as well
+MOST_USED = 0.8
 #: operators that mix entries; the first of them ends the first layer
 _MIXING = {"linear", "conv"}
 
@@ -38,19 +41,22 @@ def first_layer(graph: Graph) -> tuple[Node, ...]:
     return ()
 
 
-def minimum_through(graph: Graph, chain: tuple[Node, ...], box: Box, A: Tensor) -> Tensor:
+def minimum_through(
+    graph: Graph, chain: tuple[Node, ...], box: Box, A: Tensor, movable: Tensor | None = None
+) -> Tensor:
     """``min <A, y>`` over the values y of the last node of a chain of affine nodes from a box: (B, S).
 
     Args:
         chain: nodes as of `first_layer`, at least one.
         box: the input's box.
         A: (B, S, *Y) coefficients; either batch may be 1.
+        movable: bool (B, *Y), entries whose coefficients can be other than zero at some dual point; None for all.
     """
     middle = _forward(chain, (box.lower + box.upper) / 2)
     nearest = pair(flat_rows(A), flat(middle))
     # what is left is the minimum of the linear part over the box around zero
     nothing = _forward(chain, torch.zeros_like(box.lower[:1]))
-    return nearest - _Reach.apply(A, graph, chain, (box.upper - box.lower) / 2, nothing)
+    return nearest - _Reach.apply(A, graph, chain, (box.upper - box.lower) / 2, nothing, movable)
 
 
 def _forward(chain: tuple[Node, ...], x: Tensor) -> Tensor:
@@ -63,21 +69,33 @@ class _Reach(torch.autograd.Function):
     """``max <A, y - y(0)>`` over the values of a chain from the box ``|x| <= radius``, (B, S)."""
 
     @staticmethod
-    def forward(ctx: Any, A: Tensor, graph: Graph, chain: tuple[Node, ...], radius: Tensor, nothing: Tensor) -> Tensor:
-        batch = max(A.shape[0], radius.shape[0])
-        wants_point = ctx.needs_input_grad[0]
+    def forward(
+        ctx: Any,
+        A: Tensor,
+        graph: Graph,
+        chain: tuple[Node, ...],
+        radius: Tensor,
+        nothing: Tensor,
+        movable: Tensor | None,
+    ) -> Tensor:
+        batch, size = max(A.shape[0], radius.shape[0]), _group(A, radius)
+        ctx.wanted = ctx.needs_input_grad[0]
         values, points = [], []
-        for some in torch.arange(batch).split(_group(A, radius)):
-            rows, reach = (x if x.shape[0] == 1 else x[some[0] : some[-1] + 1] for x in (A, radius))
-            on_input = _linear_part(graph, chain, rows)
-            if not wants_point:
+        for start in range(0, batch, size):
+            rows, reach = (x if x.shape[0] == 1 else x[start : start + size] for x in (A, radius))
+            kept = movable if movable is None or movable.shape[0] == 1 else movable[start : start + size]
+            used = None if kept is None else _used(chain[-1], kept)
+            short = chain if used is None else (*chain[:-1], _rows_of(chain[-1], used))
+            on_input = _linear_part(graph, short, rows if used is None else rows[..., used])
+            if not ctx.wanted:
                 values.append(torch.linalg.vecdot(flat_rows(on_input.abs_()), flat(reach).unsqueeze(1)))
                 continue
             point = torch.copysign(reach.unsqueeze(1), on_input)
             values.append(torch.linalg.vecdot(flat_rows(on_input), flat_rows(point)))
-            moved = _forward(chain, point.flatten(0, 1)) - nothing
-            points.append(moved.reshape(*point.shape[:2], *moved.shape[1:]))
-        if wants_point:
+            moved = _forward(short, point.flatten(0, 1)) - (nothing if used is None else nothing[..., used])
+            moved = moved.reshape(*point.shape[:2], *moved.shape[1:])
+            points.append(moved if used is None else _spread(moved, used, nothing.shape[-1]))
+        if ctx.wanted:
             ctx.shared = A.shape[0] == 1 < batch
             ctx.save_for_backward(torch.cat(points))
         return torch.cat(values)
@@ -86,7 +104,29 @@ class _Reach(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
         (points,) = ctx.saved_tensors
         grad_A = points * grad.reshape(*grad.shape, *(1,) * (points.dim() - 2))
-        return grad_A.sum(0, keepdim=True) if ctx.shared else grad_A, None, None, None, None
+        return grad_A.sum(0, keepdim=True) if ctx.shared else grad_A, None, None, None, None, None
+
+
+def _used(last: Node, movable: Tensor) -> Tensor | None:
+    """Indices of the outputs of a fully connected layer that matter to some element; None where most of them do.
+
+    Inactive neurons, which often are most of a layer, take no part in the products then.
+    """
+    if last.op != "linear":
+        return None
+    matters = movable.flatten(0, -2).any(0)
+    used = matters.nonzero().squeeze(1)
+    return used if len(used) < MOST_USED * len(matters) else None
+
+
+def _rows_of(node: Node, used: Tensor) -> Node:
+    """A fully connected layer with some of its outputs."""
+    return replace(node, constants={name: value[used] for name, value in node.constants.items()})
+
+
+def _spread(values: Tensor, used: Tensor, size: int) -> Tensor:
+    """Values (..., k) at some of the places of (..., size), zeros elsewhere."""
+    return values.new_zeros(*values.shape[:-1], size).index_copy_(-1, used, values)
 
 
 def _group(A: Tensor, radius: Tensor) -> int:

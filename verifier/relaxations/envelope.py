@@ -29,6 +29,11 @@ class Family(Protocol):
     @property
     def default(self) -> Tensor | None: ...
 
+    @property
+    def level(self) -> Tensor:
+        """Where every line of the family is horizontal, bool (B, *X)."""
+        ...
+
     def line(self, weight: Tensor | None) -> Line:
         """The line for weights (B, S, *X) or (B, 1, *X); None takes the default, shaped (B, 1, *X)."""
         ...
@@ -41,6 +46,10 @@ class Chord:
     slope: Tensor
     intercept: Tensor | None
     default: None = None
+
+    @property
+    def level(self) -> Tensor:
+        return self.slope == 0
 
     def line(self, weight: Tensor | None) -> Line:
         return self.slope.unsqueeze(1), None if self.intercept is None else self.intercept.unsqueeze(1)
@@ -55,6 +64,10 @@ class Mixture:
     default: Tensor
     intercept_0: Tensor | None = None
     intercept_1: Tensor | None = None
+
+    @property
+    def level(self) -> Tensor:
+        return (self.slope_0 == 0) & (self.slope_1 == 0)
 
     def line(self, weight: Tensor | None) -> Line:
         weight = self.default.unsqueeze(1) if weight is None else weight
@@ -84,6 +97,10 @@ class Tangents:
     slope: Tensor
     intercept: Tensor
     default: Tensor
+
+    @property
+    def level(self) -> Tensor:
+        return self.fixed & (self.slope == 0)
 
     def line(self, weight: Tensor | None) -> Line:
         weight = self.default.unsqueeze(1) if weight is None else weight
