@@ -145,3 +145,23 @@ def test_two_relus_pass_the_convex_barrier(facets: bool):
     together = relax_network(graph, region, interval_only, join_groups(graph, region, KReluOptions(facets=facets)))
     found, _ = ascend(graph, region, together, objective, options)
     assert found.item() == pytest.approx(-2.0, abs=1e-3) and found.item() <= -2.0
+
+
+def test_cuts_put_coefficients_on_inactive_neurons():
+    """z_0 + x_1 <= 5 where x_0 = 5 - t is active and x_1 = t is not, for t in [-4, -2]: -z_0 has minimum -9.
+
+    Adding the cut once leaves x_1 - 5 of the objective, on a neuron whose lines are all zero.
+    """
+    b = Builder(1, 1)
+    weight, bias = [[-1.0]] + [[1.0]] * 15, [5.0] + [0.0] * 15
+    hidden = b.relu(b.add("linear", "x", weight=weight, bias=bias))
+    b.add("linear", hidden, weight=[[-1.0] + [0.0] * 15])
+    graph = place(b.graph())
+    region = Box(torch.full((1, 1, 1), -4.0).double(), torch.full((1, 1, 1), -2.0).double())
+    relaxation = relax_network(graph, region, interval_only)
+    one = torch.ones(1, 1, 1, 1).double()
+    row = torch.eye(2).double().reshape(2, 1, 1, 1, 2)
+    cut = Cuts(torch.tensor([[0, 1]]), P=row[0], R=row[1], p=5 * one[0])
+    relaxation = replace(relaxation, cuts={hidden: cut})
+    dual = DualPoint(cut_multipliers={hidden: one})
+    assert lower_bound(graph, region, relaxation, Objective(graph.output, one), dual).item() == pytest.approx(-9.0)

@@ -165,10 +165,12 @@ def lower_bound(
 def _movable(graph: Graph, relaxation: Relaxation, name: str) -> Tensor | None:
     """Entries (B, *X) of a node whose coefficients can be other than zero at some dual point; None for all of them.
 
-    Neurons of which every line is horizontal, inactive ReLUs above all, pass none on; splits add some.
+    Neurons of which every line is horizontal, inactive ReLUs above all, pass none on; splits and cuts add some.
     """
     consumers = [node for node in graph.nodes if name in node.inputs]
     if not all(node.name in relaxation.envelopes for node in consumers) or name in relaxation.splits:
+        return None
+    if any(node.name in relaxation.cuts for node in consumers):
         return None
     level = [side.level for node in consumers for side in vars(relaxation.envelopes[node.name]).values()]
     return ~torch.stack(torch.broadcast_tensors(*level)).all(0) if level else None
