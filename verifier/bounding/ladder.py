@@ -61,7 +61,7 @@ class LadderOptions:
         )
     )
     joint_final: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=60, step=0.1, cut_step=0.3, patience=20)
+        default_factory=lambda: AscentOptions(iterations=60, step=0.1, decay=0.95, cut_step=0.3, patience=20)
     )
 
 
