@@ -36,9 +36,8 @@ from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Un
 ATTACK, ATTACK_AGAIN = "attack", "attack-again"
 #: complete search, which goes on where it stopped when it comes again
 SEARCH = "branch-and-bound"
-#: solvers of linear programs work in float64 alone
-TRIANGLE_LP = "triangle-lp"
-IN_FLOAT64 = (TRIANGLE_LP,)
+#: methods by a solver of linear programs, which works in float64
+LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
 #: ladders by method: what comes before an attack is cheaper than it
 LADDERS = {
     "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", SEARCH, ATTACK_AGAIN, SEARCH),
@@ -133,10 +132,11 @@ def _rung(name: str):
         from verifier.bounding.auto_lirpa import reference  # an optional package behind it
 
         return reference
-    if name == TRIANGLE_LP:
-        from verifier.bounding.lp.method import triangle_lp  # scipy's sparse matrices behind it
+    if name in LINEAR_PROGRAMS:
+        from verifier.bounding.lp.method import triangle_lp  # scipy's sparse matrices behind them
+        from verifier.bounding.refine import refined_lp
 
-        return triangle_lp
+        return {"triangle-lp": triangle_lp, "refined-lp": refined_lp}[name]
     if name not in RUNGS:
         raise InputError("--method", f"'{name}' is not a method", f"choose one of {', '.join(methods())}")
     return RUNGS[name]
@@ -144,7 +144,7 @@ def _rung(name: str):
 
 def methods() -> tuple[str, ...]:
     """Names that ``--method`` takes."""
-    return ("auto", *METHODS, TRIANGLE_LP, SEARCH, "auto-lirpa")
+    return ("auto", *METHODS, *LINEAR_PROGRAMS, SEARCH, "auto-lirpa")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Run:
         self.graph, self.query = to_logits(graph, self.original_query)
         require_bound_rules(self.graph)
         self.device = _device(options.device)
-        small = options.method in IN_FLOAT64 or multiply_adds(self.graph) <= FLOAT64_UP_TO
+        small = options.method in LINEAR_PROGRAMS or multiply_adds(self.graph) <= FLOAT64_UP_TO
         self.dtype = options.dtype or (torch.float64 if small else torch.float32)
         self.placed = place(self.graph, self.dtype, self.device)
         self.margins = [-math.inf] * len(self.query.properties)
