@@ -29,8 +29,6 @@ from verifier.operators.table import OPERATORS
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 
-REFINED_LP = "refined-lp"
-
 
 @dataclass(frozen=True)
 class RefineOptions:
@@ -61,7 +59,7 @@ def refined_lp(
     Raises:
         InputError: the network is too large.
     """
-    require_size(problem.graph, REFINED_LP)
+    require_size(problem.graph)
     relaxation = refined(problem, options, deadline, refine or RefineOptions(), make)
     return optimise(problem, relaxation, options.final, deadline, make)
 

@@ -45,7 +45,7 @@ Method = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto, ibp, crown-ibp, crown, alpha-crown, triangle-lp, refined-lp, branch-and-bound or auto-lirpa.",
+        help="auto, ibp, crown-ibp, crown, alpha-crown, triangle-lp, refined-lp, branch-and-bound, milp or auto-lirpa.",
     ),
 ]
 Witness = Annotated[

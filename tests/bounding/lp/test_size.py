@@ -31,8 +31,8 @@ def test_a_network_that_is_too_large_is_named_before_any_work():
     layer = builder.add("linear", "x", weight=np.ones((64, 1 << 16)))
     builder.add("linear", builder.relu(layer), weight=np.ones((1, 64)))
     graph = place(builder.graph())
-    require_size(graph, "triangle-lp")
+    require_size(graph)
     with pytest.raises(InputError, match="4,194,304|nonzeros") as error:
-        require_size(graph, "triangle-lp", most=1 << 20)
+        require_size(graph, most=1 << 20)
     text = str(error.value)
     assert "65,664 columns" in text and "320 rows" in text and "GiB" in text and "\n" not in text

@@ -28,6 +28,8 @@ class Duals:
         splits: for each input of an activation, reduced costs (n,): dual values of cuts of its range, positive of a
             lower end, negative of an upper one.
         targets: dual values of the target rows, where there are some.
+        inputs, outputs: at the optimum, the inputs (n,) of activations by their names and the activations' outputs
+            (n,); zero for entries that are no variable.
     """
 
     lower: Mapping[str, np.ndarray]
@@ -36,6 +38,13 @@ class Duals:
     value: float
     splits: Mapping[str, np.ndarray]
     targets: np.ndarray
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Empty(Duals):
+    """A solver's claim that nothing meets the cuts, with the combination of rows that it offers as the reason."""
 
 
 class Solver(Protocol):

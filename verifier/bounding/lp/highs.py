@@ -5,6 +5,7 @@ Nothing that it returns is trusted: callers turn dual values into dual points an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -15,49 +16,72 @@ from verifier.bounding.lp.network import Affine
 from verifier.bounding.lp.program import Program, over_columns
 
 
-class HighsModel:
-    """A linear program that is solved for one row after the other.
+class WarmModel:
+    """A program in HiGHS, whose cost and limits its owner changes between solves.
 
     The first solve is by interior points, with a crossover to a basis; all later ones are simplex from that basis.
 
     Args:
         program: the program; it is copied.
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.highs = load(program)
+        self.highs.setOptionValue("solver", "ipm")
+        self._columns = np.arange(len(program.lower), dtype=np.int32)
+
+    def charge(self, cost: np.ndarray) -> None:
+        """The cost of every column."""
+        self.highs.changeColsCost(len(cost), self._columns, cost)
+
+    def solve(self, deadline: float | None) -> Duals | None:
+        """Minimise what the cost is now; None where HiGHS does not claim an optimum."""
+        import highspy
+
+        started = run(self.highs, deadline)
+        self.highs.setOptionValue("solver", "simplex")
+        if not started or self.highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return None
+        found = self.highs.getSolution()
+        value = self.highs.getInfo().objective_function_value
+        point, row_dual, column_dual = (np.array(v) for v in (found.col_value, found.row_dual, found.col_dual))
+        return self.program.duals(point, row_dual, column_dual, value)
+
+    def infeasible(self) -> bool:
+        """Whether the last solve ended with the claim that nothing meets the limits."""
+        import highspy
+
+        return self.highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible
+
+
+class HighsModel:
+    """Minimises one row after the other.
+
+    Args:
+        program: the program.
         rows: what is minimised.
     """
 
     def __init__(self, program: Program, rows: Affine):
-        self.program = program
-        self.highs = load(program)
-        self.highs.setOptionValue("solver", "ipm")
+        self._model = WarmModel(program)
         self._cost, self._constant = over_columns(rows, program.values, len(program.lower))
-        self._columns = np.arange(len(program.lower), dtype=np.int32)
 
     def minimise(self, row: int, deadline: float | None) -> Duals | None:
-        cost = self._cost[[row]].toarray()[0]
-        self.highs.changeColsCost(len(cost), self._columns, cost)
-        return self.solve(deadline, float(self._constant[row]))
+        self._model.charge(self._cost[[row]].toarray()[0])
+        found = self._model.solve(deadline)
+        return None if found is None else replace(found, value=found.value + float(self._constant[row]))
 
-    def solve(self, deadline: float | None, constant: float = 0.0) -> Duals | None:
-        """Minimise what the cost is now, plus a constant; None where HiGHS does not claim an optimum."""
-        import highspy
 
-        if not self.run(deadline) or self.highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            return None
-        found = self.highs.getSolution()
-        value = self.highs.getInfo().objective_function_value + constant
-        point, row_dual, column_dual = (np.array(v) for v in (found.col_value, found.row_dual, found.col_dual))
-        return self.program.duals(point, row_dual, column_dual, value)
-
-    def run(self, deadline: float | None) -> bool:
-        """Start HiGHS; False where no time is left."""
-        left = None if deadline is None else deadline - monotonic()
-        if left is not None and left <= 0:
-            return False
-        limit = self.highs.getInfinity() if left is None else self.highs.getRunTime() + left  # it counts all runs
-        self.highs.setOptionValue("time_limit", limit)
-        self.highs.run()
-        self.highs.setOptionValue("solver", "simplex")
-        return True
+def run(highs: Any, deadline: float | None) -> bool:
+    """Start HiGHS; False where no time is left."""
+    left = None if deadline is None else deadline - monotonic()
+    if left is not None and left <= 0:
+        return False
+    limit = highs.getInfinity() if left is None else highs.getRunTime() + left  # it counts all runs together
+    highs.setOptionValue("time_limit", limit)
+    highs.run()
+    return True
 
 
 def load(program: Program) -> Any:
@@ -78,3 +102,15 @@ def load(program: Program) -> Any:
         highs.setOptionValue(option, value)
     highs.passModel(lp)
     return highs
+
+
+def add_binaries(highs: Any, count: int) -> np.ndarray:
+    """New columns that are 0 or 1, without coefficients; their indices."""
+    import highspy
+
+    first, none = highs.getNumCol(), np.zeros(0, dtype=np.int32)
+    highs.addCols(count, np.zeros(count), np.zeros(count), np.ones(count), 0, none, none, np.zeros(0))
+    columns = np.arange(first, first + count, dtype=np.int32)
+    kind = np.full(count, highspy.HighsVarType.kInteger.value, dtype=np.uint8)
+    highs.changeColsIntegrality(count, columns, kind)
+    return columns

@@ -16,8 +16,6 @@ from verifier.bounding.lp.program import program
 from verifier.bounding.lp.size import require_size
 from verifier.specs.region import Box, Region
 
-TRIANGLE_LP = "triangle-lp"
-
 
 def solver_for(network: RelaxedNetwork, region: Region, rows: Affine) -> Solver:
     """A warm HiGHS model over a box, else cvxpy's."""
@@ -37,7 +35,7 @@ def triangle_lp(
     Raises:
         InputError: the network is too large.
     """
-    require_size(problem.graph, TRIANGLE_LP)
+    require_size(problem.graph)
     relaxation = crown(problem, options, deadline).relaxation
     return optimise(problem, relaxation, options.final, deadline, make)
 

@@ -79,7 +79,7 @@ class ConvexModel:
                 dense[:, layer.free] = [line.dual_value for line in self._sides[layer.node][side]]
                 sides[side][layer.node] = dense
         value = float(self._problem.value) + float(self._rows.constant[row])
-        return Duals(*sides, np.asarray(self._x.value), value, {}, np.zeros(0))
+        return Duals(*sides, np.asarray(self._x.value), value, {}, np.zeros(0), {}, {})
 
 
 def _inside(region: Region, x: Any) -> list[Any]:

@@ -66,13 +66,22 @@ class Program:
                 dense = np.zeros_like(lines.slopes)
                 dense[:, layer.free] = part if side == 0 else -part
                 sides[side][layer.node] = dense
-        splits = {}
+        splits, inputs, outputs, shapes = {}, {}, {}, self.network.graph.shapes
         for source in self.network.sources:
-            dense = np.zeros(prod(self.network.graph.shapes[source.name]))
-            dense[source.entries] = column_dual[self.inputs[source.name]]
-            splits[source.name] = dense
+            columns, size = self.inputs[source.name], prod(shapes[source.name])
+            splits[source.name] = _spread(column_dual[columns], source.entries, size)
+            inputs[source.name] = _spread(point[columns], source.entries, size)
+        for layer in self.network.layers:
+            outputs[layer.node] = _spread(point[self.outputs[layer.node]], layer.free, prod(shapes[layer.node]))
         targets = np.zeros(0) if self.target is None else -row_dual[self.target :]
-        return Duals(*sides, point[: prod(self.network.graph.input_shape)], value, splits, targets)
+        start = point[: prod(self.network.graph.input_shape)]
+        return Duals(*sides, start, value, splits, targets, inputs, outputs)
+
+
+def _spread(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    dense = np.zeros(size)
+    dense[index] = values
+    return dense
 
 
 def program(network: RelaxedNetwork, box: Box, target: Affine | None = None) -> Program:

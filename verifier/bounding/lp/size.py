@@ -61,12 +61,8 @@ def _width(graph: Graph, name: str) -> int:
     return sum(int(A.count_nonzero()) for A in bound.A.values())
 
 
-def require_size(graph: Graph, method: str, most: int = MOST_BYTES) -> None:
-    """Refuse a network whose program would not fit.
-
-    Args:
-        method: who asks, for the message.
-        most: bytes.
+def require_size(graph: Graph, most: int = MOST_BYTES) -> None:
+    """Refuse a network whose program would not fit into so many bytes.
 
     Raises:
         InputError: names the estimate.
@@ -74,8 +70,8 @@ def require_size(graph: Graph, method: str, most: int = MOST_BYTES) -> None:
     size = estimate(graph)
     if size.bytes > most:
         raise InputError(
-            f"--method {method}",
-            f"the linear program would have up to {size.columns:,} columns, {size.rows:,} rows and {size.nonzeros:,} "
+            str(graph.file.path) if graph.file else "network",
+            f"its linear program would have up to {size.columns:,} columns, {size.rows:,} rows and {size.nonzeros:,} "
             f"nonzeros, about {size.bytes / 2**30:.0f} GiB of memory, and {most / 2**30:.0f} GiB are allowed",
-            "choose alpha-crown or auto",
+            "choose --method alpha-crown or auto",
         )

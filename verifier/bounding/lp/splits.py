@@ -1,0 +1,118 @@
+"""The program of a subproblem of branch and bound: the root's, with other lines and with ranges that are cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, Split
+from verifier.bounding.lp.duals import Duals, Empty, dual_point
+from verifier.bounding.lp.highs import WarmModel
+from verifier.bounding.lp.lines import Lines, lines_of
+from verifier.bounding.lp.network import Layer
+from verifier.bounding.lp.program import Program
+
+
+class SplitModel:
+    """Minimises the greatest of some rows over one subproblem after the other, each from the basis of the last.
+
+    Args:
+        program: of the root, with target rows; neurons that are one line there stay so in every subproblem.
+    """
+
+    def __init__(self, program: Program):
+        self.program, self._model = program, WarmModel(program)
+        self._highs = self._model.highs
+        cost = np.zeros(len(program.lower))
+        cost[-1] = 1.0
+        self._model.charge(cost)
+        self._entries = {source.name: source.entries for source in program.network.sources}
+        self._cuts = {name: _no_cuts(len(entries)) for name, entries in self._entries.items()}
+        self._lines: dict[tuple[str, int], Lines] = {}
+        for layer in program.network.layers:
+            for side, lines in enumerate((layer.lower, layer.upper)):
+                self._lines[layer.node, side] = lines.select(layer.free)
+
+    def bound(self, relaxation: Relaxation, deadline: float | None) -> Duals | None:
+        """What HiGHS says of a subproblem (batch size 1): duals, `Empty`, or None where it has no answer."""
+        for layer in self.program.network.layers:
+            envelope = relaxation.envelopes[layer.node]
+            for side, family in enumerate((envelope.lower, envelope.upper)):
+                self._change_lines(layer, side, lines_of(family).select(layer.free))
+        for name in self._entries:
+            self._change_cuts(name, relaxation.splits.get(name))
+        found = self._model.solve(deadline)
+        if found is None and not self._model.infeasible():
+            self._highs.clearSolver()  # a basis that led nowhere is forgotten
+            found = self._model.solve(deadline)
+        return self._reason() if found is None and self._model.infeasible() else found
+
+    def _change_lines(self, layer: Layer, side: int, new: Lines) -> None:
+        key, free = (layer.node, side), layer.free
+        old, first = self._lines[key], self.program.lines[key]
+        columns = self.program.inputs[layer.source][np.searchsorted(self._entries[layer.source], free)]
+        changed = (old.slopes != new.slopes) | (old.intercepts != new.intercepts)
+        for k, j in np.argwhere(changed).tolist():
+            row, limit = first + k * len(free) + j, float(new.intercepts[k, j])
+            self._highs.changeCoeff(row, int(columns[j]), -float(new.slopes[k, j]))
+            self._highs.changeRowBounds(row, *((limit, np.inf) if side == 0 else (-np.inf, limit)))
+        self._lines[key] = new
+
+    def _change_cuts(self, name: str, split: Split | None) -> None:
+        entries = self._entries[name]
+        new = _no_cuts(len(entries))
+        if split is not None:
+            sign = split.sign.reshape(-1).double().cpu().numpy()[entries]
+            point = np.zeros(len(entries))
+            if split.point is not None:
+                point = split.point.reshape(-1).double().cpu().numpy()[entries]
+            new = (np.where(sign > 0, point, -np.inf), np.where(sign < 0, point, np.inf))
+        old = self._cuts[name]
+        for j in np.flatnonzero((old[0] != new[0]) | (old[1] != new[1])).tolist():
+            self._highs.changeColBounds(int(self.program.inputs[name][j]), float(new[0][j]), float(new[1][j]))
+        self._cuts[name] = new
+
+    def _reason(self) -> Empty | None:
+        """Farkas' multipliers: rows whose combination no point within the cuts can meet."""
+        _, known, ray = self._highs.getDualRay()
+        if not known:
+            return None
+        ray = np.asarray(ray, dtype=float)
+        matrix = self._highs.getLp().a_matrix_
+        start, index, value = (np.asarray(part) for part in (matrix.start_, matrix.index_, matrix.value_))
+        reduced = -np.add.reduceat(np.append(value * ray[index], 0.0), np.minimum(start[:-1], len(value)))
+        reduced[np.diff(start) == 0] = 0.0
+        found = self.program.duals(np.zeros(len(reduced)), ray, reduced, np.inf)
+        return Empty(**vars(found))
+
+
+def _no_cuts(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(count, -np.inf), np.full(count, np.inf)
+
+
+def combination(objective: Objective, found: Duals) -> Objective:
+    """The rows of an objective (1, S) as the one row that a solver's multipliers combine; zero for `Empty`.
+
+    The minimum of a convex combination is not above that of the greatest of the rows. A zero row that is proved
+    positive shows that there is no point at all.
+    """
+    share = np.where(np.isfinite(found.targets), np.maximum(found.targets, 0.0), 0.0)
+    if isinstance(found, Empty):
+        share = np.zeros_like(share)
+    else:
+        share = share / share.sum() if share.sum() > 0 else np.full(len(share), 1 / len(share))
+    weight = torch.as_tensor(share).to(objective.C)
+    C = (objective.C * weight.reshape(1, -1, *(1,) * (objective.C.dim() - 2))).sum(1, keepdim=True)
+    offset = None if objective.offset is None else (objective.offset * weight).sum(1, keepdim=True)
+    return Objective(objective.node, C, offset)
+
+
+def split_point(relaxation: Relaxation, found: Duals) -> DualPoint:
+    """The dual point (one row) that a solver proposes for a subproblem: weights, and multipliers of its splits."""
+    multipliers = {}
+    for name, split in relaxation.splits.items():
+        if name in found.splits:
+            price = torch.as_tensor(found.splits[name]).to(split.sign).reshape(1, 1, *split.sign.shape[1:])
+            price = torch.where(price.isfinite(), price, torch.zeros_like(price))
+            multipliers[name] = (price * split.sign.unsqueeze(1)).clamp(min=0)
+    return DualPoint(dual_point(relaxation, [found]).weights, multipliers)
