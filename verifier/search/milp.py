@@ -9,6 +9,7 @@ are replayed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 import torch
@@ -20,7 +21,7 @@ from verifier.bounding.lp.duals import Duals, Empty
 from verifier.bounding.lp.mip import candidate
 from verifier.bounding.lp.network import objective_rows, relaxed_network
 from verifier.bounding.lp.program import Program, program
-from verifier.bounding.lp.splits import SplitModel, combination, split_point
+from verifier.bounding.lp.splits import SplitModel, SplitSolver, combination, split_point
 from verifier.operators.table import OPERATORS
 from verifier.search.boxes import slack
 from verifier.search.branching import Splits, halves, split_points
@@ -44,15 +45,25 @@ class MilpSearch:
         root: bounds whose boxes and dual point the search starts from.
         wanted: (B,) properties that are to be decided.
         replay: judges points that look like counterexamples.
+        make: what solves the subproblems of one polytope.
     """
 
-    def __init__(self, problem: Problem, root: Bounds, wanted: Tensor, options: SearchOptions, replay: Replay):
+    def __init__(
+        self,
+        problem: Problem,
+        root: Bounds,
+        wanted: Tensor,
+        options: SearchOptions,
+        replay: Replay,
+        make: Callable[[Program], SplitSolver] = SplitModel,
+    ):
+        self._make = make
         self.ledger = Ledger.of(problem, wanted, options, replay)
         self.frame, self.options = Frame.of(problem, root.relaxation.boxes), options
         roots = self.frame.roots(root.dual)
         self._roots = select(roots, wanted.to(roots["owner"].device)[roots["owner"]].nonzero()[:, 0])
         self._tried = 0  # roots that HiGHS was asked for a counterexample of
-        self._models: dict[tuple[int, int], SplitModel] = {}
+        self._models: dict[tuple[int, int], SplitSolver] = {}
         self.ledger.push(self._roots)
 
     def run(self, until: float | None) -> None:
@@ -128,7 +139,7 @@ class MilpSearch:
         for piece in self.frame.pieces:
             score = torch.zeros(len(piece.index), dtype=torch.float64)
             for node in piece.activations:
-                if node.name in found.outputs:
+                if all(node.name in part for part in (found.outputs, found.lower, found.upper)):
                     x = torch.as_tensor(found.inputs[piece.source]).reshape(
                         1, *self.frame.problem.graph.shapes[piece.source]
                     )
@@ -149,13 +160,13 @@ class MilpSearch:
             self._models.pop(key, None)
             return None
 
-    def _model(self, owner: int, target: int) -> SplitModel:
+    def _model(self, owner: int, target: int) -> SplitSolver:
         """A model for one polytope; the oldest goes where there are too many."""
         if len(self._models) >= MOST_MODELS:
             del self._models[next(iter(self._models))]
         root = (self._roots["owner"] == owner) & (self._roots["target"] == target)
         view = self.frame.view(select(self._roots, root.nonzero()[:, 0]))
-        return SplitModel(self._program(view))
+        return self._make(self._program(view))
 
     def _program(self, view: View) -> Program:
         graph, target = self.frame.problem.graph, objective_rows(self.frame.problem.graph, view.objective)

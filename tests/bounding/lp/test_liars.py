@@ -58,7 +58,7 @@ class Liar:
         return self.change(found, self.random)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(name=st.sampled_from(sorted(NETWORKS)), lie=st.sampled_from(sorted(LIES)), seed=st.integers(0, 2**32))
 def test_lies_are_never_bounds(name: str, lie: str, seed: int):
     one = case(name, "box", seed, batch=2, rows=2)

@@ -52,9 +52,7 @@ def _solve(problem: Case, relaxation: Relaxation, convex: bool) -> list[Duals]:
 
 def _proved(problem: Case, relaxation: Relaxation, found: list[Duals]) -> torch.Tensor:
     objective = Objective(problem.graph.output, problem.C)
-    return lower_bound(
-        problem.graph, problem.region, relaxation, objective, dual_point(relaxation, found)
-    )[0]  # fmt: skip
+    return lower_bound(problem.graph, problem.region, relaxation, objective, dual_point(relaxation, found))[0]
 
 
 @pytest.mark.parametrize("name", MIXTURES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 
@@ -11,6 +13,12 @@ from verifier.bounding.lp.highs import WarmModel
 from verifier.bounding.lp.lines import Lines, lines_of
 from verifier.bounding.lp.network import Layer
 from verifier.bounding.lp.program import Program
+
+
+class SplitSolver(Protocol):
+    """Minimises the greatest of a program's target rows over subproblems."""
+
+    def bound(self, relaxation: Relaxation, deadline: float | None) -> Duals | None: ...
 
 
 class SplitModel:
