@@ -45,7 +45,7 @@ LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
 LADDERS = {
     "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", SEARCH, ATTACK_AGAIN, SEARCH),
     SEARCH: ("crown", "alpha-crown", SEARCH, ATTACK, SEARCH),
-    MILP: ("crown", "refined-lp", MILP, ATTACK, MILP),
+    MILP: ("crown", "alpha-crown", MILP, ATTACK, MILP),
 }
 #: rungs that a search by input splitting does not need
 ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown")

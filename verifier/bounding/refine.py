@@ -71,12 +71,12 @@ def refined(
     refine: RefineOptions,
     make: MakeSolver = solver_for,
 ) -> Relaxation:
-    """The network relaxed over CROWN's boxes, refined where that matters to the rows of the problem."""
+    """The network relaxed over alpha-CROWN's boxes, refined where that matters to the rows of the problem."""
     graph, region, now = problem.graph, problem.region, monotonic()
     until = now + (refine.seconds if deadline is None else refine.share * (deadline - now))
     useful = influence(graph, crown(problem, options, deadline).relaxation, problem.rows.objective)
-    plain = by_dual(graph, region, replace(options.intermediate, ascent=None), deadline)
-    return relax_network(graph, region, by_lp(graph, region, plain, useful, until, refine, make))
+    first = by_dual(graph, region, options.intermediate, deadline)
+    return relax_network(graph, region, by_lp(graph, region, first, useful, until, refine, make))
 
 
 def influence(graph: Graph, relaxation: Relaxation, objective: Objective) -> dict[str, Tensor]:

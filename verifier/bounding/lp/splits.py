@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -36,17 +37,15 @@ class SplitModel:
         self._model.charge(cost)
         self._entries = {source.name: source.entries for source in program.network.sources}
         self._cuts = {name: _no_cuts(len(entries)) for name, entries in self._entries.items()}
-        self._lines: dict[tuple[str, int], Lines] = {}
-        for layer in program.network.layers:
-            for side, lines in enumerate((layer.lower, layer.upper)):
-                self._lines[layer.node, side] = lines.select(layer.free)
+        self._root = {layer.node: _rows(layer.lower, layer.upper, layer.free) for layer in program.network.layers}
+        self._rows = dict(self._root)
 
     def bound(self, relaxation: Relaxation, deadline: float | None) -> Duals | None:
         """What HiGHS says of a subproblem (batch size 1): duals, `Empty`, or None where it has no answer."""
         for layer in self.program.network.layers:
             envelope = relaxation.envelopes[layer.node]
-            for side, family in enumerate((envelope.lower, envelope.upper)):
-                self._change_lines(layer, side, lines_of(family).select(layer.free))
+            new = _rows(lines_of(envelope.lower), lines_of(envelope.upper), layer.free)
+            self._change_rows(layer, _decided(new, self._root[layer.node]))
         for name in self._entries:
             self._change_cuts(name, relaxation.splits.get(name))
         found = self._model.solve(deadline)
@@ -55,16 +54,15 @@ class SplitModel:
             found = self._model.solve(deadline)
         return self._reason() if found is None and self._model.infeasible() else found
 
-    def _change_lines(self, layer: Layer, side: int, new: Lines) -> None:
-        key, free = (layer.node, side), layer.free
-        old, first = self._lines[key], self.program.lines[key]
-        columns = self.program.inputs[layer.source][np.searchsorted(self._entries[layer.source], free)]
-        changed = (old.slopes != new.slopes) | (old.intercepts != new.intercepts)
-        for k, j in np.argwhere(changed).tolist():
-            row, limit = first + k * len(free) + j, float(new.intercepts[k, j])
-            self._highs.changeCoeff(row, int(columns[j]), -float(new.slopes[k, j]))
-            self._highs.changeRowBounds(row, *((limit, np.inf) if side == 0 else (-np.inf, limit)))
-        self._lines[key] = new
+    def _change_rows(self, layer: Layer, new: Rows) -> None:
+        old, count = self._rows[layer.node], len(layer.free)
+        columns = self.program.inputs[layer.source][np.searchsorted(self._entries[layer.source], layer.free)]
+        first = self.program.lines[layer.node, 0]  # the blocks of both sides follow each other
+        for k, j in np.argwhere(old.slopes != new.slopes).tolist():
+            self._highs.changeCoeff(first + k * count + j, int(columns[j]), -float(new.slopes[k, j]))
+        for k, j in np.argwhere((old.lower != new.lower) | (old.upper != new.upper)).tolist():
+            self._highs.changeRowBounds(first + k * count + j, float(new.lower[k, j]), float(new.upper[k, j]))
+        self._rows[layer.node] = new
 
     def _change_cuts(self, name: str, split: Split | None) -> None:
         entries = self._entries[name]
@@ -92,6 +90,42 @@ class SplitModel:
         reduced[np.diff(start) == 0] = 0.0
         found = self.program.duals(np.zeros(len(reduced)), ray, reduced, np.inf)
         return Empty(**vars(found))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows ``lower <= output - slopes * input <= upper`` of an activation's free neurons, all (K, free)."""
+
+    slopes: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def _rows(lower: Lines, upper: Lines, free: np.ndarray) -> Rows:
+    """Rows of both sides' lines, the lower ones first."""
+    lower, upper = lower.select(free), upper.select(free)
+    above = np.concatenate([lower.intercepts, np.full_like(upper.intercepts, -np.inf)])
+    below = np.concatenate([np.full_like(lower.intercepts, np.inf), upper.intercepts])
+    return Rows(np.concatenate([lower.slopes, upper.slopes]), above, below)
+
+
+def _decided(new: Rows, root: Rows) -> Rows:
+    """The same where neurons that are one line now, and one of the root's, become an equation of the root's row.
+
+    Then no coefficient changes, only limits, so the last basis stays dual feasible and few pivots are needed.
+    """
+    limit, old = _intercepts(new), _intercepts(root)
+    single = (np.ptp(new.slopes, axis=0) == 0) & (np.ptp(limit, axis=0) == 0)
+    match = single & (root.slopes == new.slopes) & (old == limit)
+    known = match.any(0)
+    chosen = match & (match.cumsum(0) == 1)
+    slopes = np.where(known, root.slopes, new.slopes)
+    lower = np.where(known, np.where(chosen, limit, -np.inf), new.lower)
+    return Rows(slopes, lower, np.where(known, np.where(chosen, limit, np.inf), new.upper))
+
+
+def _intercepts(rows: Rows) -> np.ndarray:
+    return np.where(np.isfinite(rows.lower), rows.lower, rows.upper)
 
 
 def _no_cuts(count: int) -> tuple[np.ndarray, np.ndarray]:
