@@ -16,7 +16,7 @@ from tests.laws.attacked import attacked_minimum
 from tests.laws.networks import NETWORKS, Case, case
 from tests.laws.oracle import triangle_minimum
 from verifier.bounding.dual import Relaxation
-from verifier.bounding.ladder import LadderOptions, crown, reevaluate
+from verifier.bounding.ladder import LadderOptions, alpha_crown, reevaluate
 from verifier.bounding.lp.duals import MakeSolver, Solver
 from verifier.bounding.lp.method import solver_for, triangle_lp
 from verifier.bounding.lp.network import Affine, RelaxedNetwork
@@ -41,7 +41,7 @@ def _assert_holds(one: Case, relaxation: Relaxation) -> None:
 @given(name=st.sampled_from(sorted(NETWORKS)), seed=st.integers(0, 2**32), workers=st.sampled_from([1, 2]))
 def test_refined_boxes_hold_and_lie_in_crowns(name: str, seed: int, workers: int):
     one = case(name, "box", seed, batch=2, rows=2)
-    found, before = _refined(one, workers=workers), crown(_problem(one), LadderOptions(), None).relaxation
+    found, before = _refined(one, workers=workers), alpha_crown(_problem(one), LadderOptions(), None).relaxation
     _assert_holds(one, found)
     for node, box in before.boxes.items():
         assert bool((found.boxes[node].lower >= box.lower - 1e-9).all()), node
@@ -62,7 +62,7 @@ def test_no_lie_of_a_solver_gets_into_a_box(name: str, lie: str, seed: int):
 def test_a_refined_neuron_reaches_its_program():
     one = case("mlp", "box", seed=8, batch=1, rows=1, radius=1.0)
     assert isinstance(one.region, Box)
-    found, before = _refined(one), crown(_problem(one), LadderOptions(), None).relaxation
+    found, before = _refined(one), alpha_crown(_problem(one), LadderOptions(), None).relaxation
     name = one.graph.nodes[3].name
     ends = {node: Box(box.lower, box.upper) for node, box in found.boxes.items()}
     open_ = ((before.boxes[name].lower < 0) & (before.boxes[name].upper > 0)).flatten().nonzero()[:, 0].tolist()
@@ -93,7 +93,7 @@ def test_without_time_crowns_boxes_stand():
     problem = _problem(case("cnn", "box", seed=9))
     late = refined(problem, LadderOptions(), monotonic() - 1, RefineOptions())
     again = refined(problem, LadderOptions(), None, RefineOptions(seconds=0.0))
-    plain = crown(problem, LadderOptions(), None).relaxation
+    plain = alpha_crown(problem, LadderOptions(), None).relaxation
     for name, box in plain.boxes.items():
         assert bool((late.boxes[name].lower <= box.lower + 1e-11).all())
         torch.testing.assert_close(again.boxes[name].lower, box.lower)
@@ -102,7 +102,7 @@ def test_without_time_crowns_boxes_stand():
 def test_neurons_that_matter_most_go_first():
     one = case("mlp", "box", seed=8, batch=1, rows=1, radius=1.0)
     problem = _problem(one)
-    plain = crown(problem, LadderOptions(), None).relaxation
+    plain = alpha_crown(problem, LadderOptions(), None).relaxation
     name = one.graph.nodes[3].name
     box, useful = plain.boxes[name], influence(one.graph, plain, problem.rows.objective)[name]
     worth = useful * torch.minimum(-box.lower, box.upper)  # of the triangles' heights in the middle, but for a factor

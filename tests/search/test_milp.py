@@ -73,11 +73,11 @@ def test_it_answers_the_truth(name: str, seed: int):
 
 @pytest.mark.parametrize("name", ["cnn", "residual", "maxpool"])
 def test_other_shapes_are_decided_too(name: str):
-    graph, box = network(name, seed=1, radius=0.15)
+    graph, box = network(name, seed=1, radius=0.1)
     level = least_first_output(graph, box)
     for gap, proved in ((-0.01, True), (0.01, False)):
         search = _search(graph, box, first_output_below(graph, level + gap))
-        search.run(monotonic() + (ENOUGH if proved else 1.0))
+        search.run(monotonic() + (ENOUGH if proved else 0.3))
         assert bool(search.result().proved[0]) == proved
 
 

@@ -21,6 +21,7 @@ from verifier.bounding.dual import DualPoint, Objective, Relaxation, linear_boun
 from verifier.bounding.intermediate import Steps, Tighten, by_dual, intersect_rows, relax_network, unit_bounds
 from verifier.bounding.ladder import Bounds, LadderOptions, Problem, crown
 from verifier.bounding.lp.duals import Duals, MakeSolver, ask, dual_point, stack
+from verifier.bounding.lp.highs import workers
 from verifier.bounding.lp.method import optimise, solver_for
 from verifier.bounding.lp.network import Affine, entry_rows, one_element, relaxed_network, stacked
 from verifier.bounding.lp.size import require_size
@@ -37,13 +38,14 @@ class RefineOptions:
     Args:
         share: of the time that is left, for all layers together; each of them gets an equal part of it.
         seconds: the same where there is no deadline.
-        workers: programs that are solved side by side, each in a thread and with a model of its own.
+        workers: programs that are solved side by side, each in a thread and with a model of its own; None for as many
+            as torch has threads.
         chunk_bytes: memory that the dual points of one step take.
     """
 
     share: float = 0.6
     seconds: float = 60.0
-    workers: int = 2
+    workers: int | None = None
     chunk_bytes: int = 32 << 20
 
 
@@ -163,11 +165,12 @@ def _solve(
     """Dual points for as many neurons as the time allows; elements with fewer than others are filled up."""
     rows: list[list[int]] = []
     answers: list[list[tuple[Duals | None, Duals | None]]] = []
+    count = options.workers or workers()
     ones = [one_element(graph, relaxation, b) for b in range(len(ranked))]
     for b, entries in enumerate(ranked):
         until = monotonic() + (end - monotonic()) / (len(ranked) - b)
         part = region.select(torch.tensor([b]))
-        found = _side_by_side(graph, part, ones[b], name, entries, until, options.workers, make)
+        found = _side_by_side(graph, part, ones[b], name, entries, until, count, make)
         rows.append([int(entries[k]) for k in found])
         answers.append(list(found.values()))
     most = max(len(part) for part in rows)
@@ -187,7 +190,7 @@ def _side_by_side(
     name: str,
     entries: np.ndarray,
     until: float,
-    workers: int,
+    count: int,
     make: MakeSolver,
 ) -> dict[int, tuple[Duals | None, Duals | None]]:
     """What solvers say of the least and the greatest value of entries, by place among the entries, in that order."""
@@ -200,16 +203,16 @@ def _side_by_side(
 
     def work(first: int) -> dict[int, tuple[Duals | None, Duals | None]]:
         solver, found = make(network, region, both), {}
-        for k in range(first, len(entries), workers):
+        for k in range(first, len(entries), count):
             if monotonic() >= until:
                 break
             found[k] = ask(solver, k, until), ask(solver, len(entries) + k, until)
         return found
 
-    if workers == 1:
+    if count == 1:
         return work(0)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(work, range(workers)))
+    with ThreadPoolExecutor(count) as pool:
+        parts = list(pool.map(work, range(count)))
     return dict(sorted((k, pair) for part in parts for k, pair in part.items()))
 
 

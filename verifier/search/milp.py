@@ -10,14 +10,18 @@ are replayed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from time import monotonic
 
 import torch
 from torch import Tensor
 
 from verifier.bounding.dual import DualPoint
-from verifier.bounding.ladder import Bounds, Problem
+from verifier.bounding.ladder import Bounds, Problem, reevaluate
 from verifier.bounding.lp.duals import Duals, Empty
+from verifier.bounding.lp.highs import workers
 from verifier.bounding.lp.mip import candidate
 from verifier.bounding.lp.network import objective_rows, relaxed_network
 from verifier.bounding.lp.program import Program, program
@@ -31,8 +35,8 @@ from verifier.search.subproblem import Batch, Frame, View, select
 
 #: share of the time that is left, and seconds without a limit, in which HiGHS looks for a counterexample of a root
 CANDIDATE_SHARE, CANDIDATE_SECONDS = 0.2, 10.0
-#: models that are kept at a time, one for each polytope
-MOST_MODELS = 32
+#: models that are kept at a time, one for each worker and polytope
+MOST_MODELS = 64
 #: share of a neuron's distance from its true value that counts though no line of it has a price
 LEAST_MASS = 1e-6
 
@@ -57,13 +61,16 @@ class MilpSearch:
         replay: Replay,
         make: Callable[[Program], SplitSolver] = SplitModel,
     ):
-        self._make = make
+        if root.lower.dtype != torch.float64:
+            root = reevaluate(problem, root)
+        self._make, self._workers = make, workers()
         self.ledger = Ledger.of(problem, wanted, options, replay)
         self.frame, self.options = Frame.of(problem, root.relaxation.boxes), options
         roots = self.frame.roots(root.dual)
         self._roots = select(roots, wanted.to(roots["owner"].device)[roots["owner"]].nonzero()[:, 0])
         self._tried = 0  # roots that HiGHS was asked for a counterexample of
-        self._models: dict[tuple[int, int], SplitSolver] = {}
+        self._models: dict[tuple[int, int, int], SplitSolver] = {}
+        self._pool = ThreadPoolExecutor(self._workers)
         self.ledger.push(self._roots)
 
     def run(self, until: float | None) -> None:
@@ -85,7 +92,10 @@ class MilpSearch:
             return
         share = (len(self._roots["bound"]) - number) if until is not None else 1
         seconds = CANDIDATE_SECONDS if until is None else CANDIDATE_SHARE * (until - now) / share
-        point = candidate(self._program(view), view.relaxation, now + seconds)
+        try:
+            point = candidate(self._program(view), view.relaxation, now + seconds)
+        except Exception:  # of a third party's code; the search does without its candidate
+            return
         if point is not None:
             self._try(torch.as_tensor(point), root)
 
@@ -97,13 +107,21 @@ class MilpSearch:
 
     @torch.no_grad()
     def _step(self, until: float | None) -> None:
-        """Bound one subproblem; close it or split it."""
-        batch = self.ledger.store.pop(1)
-        view = self.frame.view(batch)
-        found = self._ask(batch, view, until)
-        if found is None and until is not None and monotonic() >= until:
-            self.ledger.push(batch)
-            return
+        """Bound a few subproblems side by side; close each of them or split it."""
+        popped = self.ledger.store.pop(self._workers)
+        batches = [select(popped, torch.tensor([i])) for i in range(len(popped["bound"]))]
+        views = [self.frame.view(batch) for batch in batches]
+        ask = partial(self._ask, until=until)
+        for batch, view, found in zip(batches, views, self._pool.map(ask, count(), batches, views), strict=True):
+            if self.ledger.falsified:
+                return
+            if found is None and until is not None and monotonic() >= until:
+                self.ledger.push(batch)
+            else:
+                self._settle(batch, view, found)
+
+    def _settle(self, batch: Batch, view: View, found: Duals | None) -> None:
+        """Take over what a solver says of one subproblem."""
         self.ledger.subproblems += 1
         if found is not None:
             bound, proved, dual = self._prove(view, found)
@@ -124,7 +142,7 @@ class MilpSearch:
         if bool(closed.all()):
             self.ledger.give_up(batch["owner"])
             return
-        score = batch["high"] - batch["low"] if found is None else self._scores(found)
+        score = batch["high"] - batch["low"] if found is None else self._scores(found).to(closed.device)
         none = torch.zeros_like(batch["multiplier"])
         column = score.masked_fill(closed, -torch.inf).argmax(1)
         self.ledger.push(halves(batch, column, Splits(points, none, none)))
@@ -149,21 +167,21 @@ class MilpSearch:
             parts.append(score)
         return torch.cat(parts).unsqueeze(0)
 
-    def _ask(self, batch: Batch, view: View, until: float | None) -> Duals | None:
-        """HiGHS's answer; a solver that breaks down has none."""
-        key = int(batch["owner"]), int(batch["target"])
+    def _ask(self, worker: int, batch: Batch, view: View, until: float | None) -> Duals | None:
+        """A solver's answer, in a thread of its own; one that breaks down has none."""
+        key = worker, int(batch["owner"]), int(batch["target"])
         try:
             if key not in self._models:
-                self._models[key] = self._model(*key)
+                self._models[key] = self._model(*key[1:])
             return self._models[key].bound(view.relaxation, until)
         except Exception:  # of a third party's code; without an answer the subproblem is split
             self._models.pop(key, None)
             return None
 
     def _model(self, owner: int, target: int) -> SplitSolver:
-        """A model for one polytope; the oldest goes where there are too many."""
+        """A model for one polytope; all others go where there are too many."""
         if len(self._models) >= MOST_MODELS:
-            del self._models[next(iter(self._models))]
+            self._models = {}
         root = (self._roots["owner"] == owner) & (self._roots["target"] == target)
         view = self.frame.view(select(self._roots, root.nonzero()[:, 0]))
         return self._make(self._program(view))

@@ -10,10 +10,14 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+import torch
 
 from verifier.bounding.lp.duals import Duals
 from verifier.bounding.lp.network import Affine
 from verifier.bounding.lp.program import Program, over_columns
+
+#: models at a time on machines with many cores
+MOST_WORKERS = 8
 
 
 class WarmModel:
@@ -82,6 +86,11 @@ def run(highs: Any, deadline: float | None) -> bool:
     highs.setOptionValue("time_limit", limit)
     highs.run()
     return True
+
+
+def workers() -> int:
+    """How many models may be solved side by side: HiGHS works on one core, and lets other threads run meanwhile."""
+    return min(MOST_WORKERS, torch.get_num_threads())
 
 
 def load(program: Program) -> Any:
