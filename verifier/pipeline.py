@@ -176,12 +176,12 @@ class _Run:
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
         require_bound_rules(self.graph)
-        if MILP in self.rungs and not all(isinstance(prop.region, Box) for prop in self.query.properties):
-            raise InputError("--method milp", "an input set is a ball, and it takes boxes", "choose branch-and-bound")
         self.device = _device(options.device)
         small = options.method in (*LINEAR_PROGRAMS, MILP) or multiply_adds(self.graph) <= FLOAT64_UP_TO
         self.dtype = options.dtype or (torch.float64 if small else torch.float32)
         self.placed = place(self.graph, self.dtype, self.device)
+        if MILP in self.rungs:
+            self.require_milp()
         self.margins = [-math.inf] * len(self.query.properties)
         self.open = list(range(len(self.query.properties)))
         self.proofs: list[Proof] = []
@@ -192,6 +192,14 @@ class _Run:
         self.searches: list[tuple[_Batch, Search | MilpSearch]] = []
         self.confirmed: list[Counterexample] = []  # by the searches
         self.refused = 0  # points of the searches that seemed to break the property, but were not confirmed
+
+    def require_milp(self) -> None:
+        """Refuse what its programs cannot hold."""
+        from verifier.bounding.lp.size import require_size
+
+        if not all(isinstance(prop.region, Box) for prop in self.query.properties):
+            raise InputError("--method milp", "an input set is a ball, and it takes boxes", "choose branch-and-bound")
+        require_size(self.placed)
 
     def verdict(self) -> Verdict:
         replayer = None if self.original.file is None else Replayer(self.original)

@@ -23,7 +23,8 @@ MOST_WORKERS = 8
 class WarmModel:
     """A program in HiGHS, whose cost and limits its owner changes between solves.
 
-    The first solve is by interior points, with a crossover to a basis; all later ones are simplex from that basis.
+    Solves are by interior points, with a crossover to a basis, until one has an optimum; then by simplex from the last
+    basis.
 
     Args:
         program: the program; it is copied.
@@ -43,10 +44,9 @@ class WarmModel:
         """Minimise what the cost is now; None where HiGHS does not claim an optimum."""
         import highspy
 
-        started = run(self.highs, deadline)
-        self.highs.setOptionValue("solver", "simplex")
-        if not started or self.highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        if not run(self.highs, deadline) or self.highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
+        self.highs.setOptionValue("solver", "simplex")
         found = self.highs.getSolution()
         value = self.highs.getInfo().objective_function_value
         point, row_dual, column_dual = (np.array(v) for v in (found.col_value, found.row_dual, found.col_dual))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from verifier.bounding.lp.model import ConvexModel
 from verifier.bounding.lp.network import Affine, RelaxedNetwork, objective_rows, one_element, relaxed_network
 from verifier.bounding.lp.program import program
 from verifier.bounding.lp.size import require_size
+from verifier.graph.ir import Graph
 from verifier.specs.region import Box, Region
 
 
@@ -58,12 +61,12 @@ def optimise(
     else:
         plain, other = lower_bound(graph, region, relaxation, objective), DualPoint()
     found = lower_bound(graph, region, relaxation, objective, dual)
-    lower = torch.maximum(found, plain)
-    return with_intervals(problem, relaxation, lower, join(relaxation, found > plain, dual, other))
+    better = found > plain
+    return with_intervals(problem, relaxation, torch.where(better, found, plain), join(relaxation, better, dual, other))
 
 
 def lp_point(
-    graph,
+    graph: Graph,
     region: Region,
     relaxation: Relaxation,
     objective: Objective,
@@ -82,12 +85,12 @@ def lp_point(
     points, missing = [], torch.zeros_like(wanted)
     for b in range(wanted.shape[0]):
         one = one_element(graph, relaxation, b)
-        rows = objective_rows(graph, element_of(objective, b))
-        solver = make(relaxed_network(graph, one, objective.node), region.select(torch.tensor([b])), rows)
-        found: list[Duals | None] = [
-            ask(solver, s, deadline) if want else None for s, want in enumerate(wanted[b].tolist())
-        ]
-        missing[b] = wanted[b] & torch.tensor([one is None for one in found], device=wanted.device)
+        found: list[Duals | None] = [None] * wanted.shape[1]
+        if deadline is None or monotonic() < deadline:
+            rows = objective_rows(graph, element_of(objective, b))
+            solver = make(relaxed_network(graph, one, objective.node), region.select(torch.tensor([b])), rows)
+            found = [ask(solver, s, deadline) if want else None for s, want in enumerate(wanted[b].tolist())]
+        missing[b] = wanted[b] & torch.tensor([answer is None for answer in found], device=wanted.device)
         points.append(dual_point(one, found))
     return stack(points), missing
 
