@@ -23,8 +23,8 @@ MOST_WORKERS = 8
 class WarmModel:
     """A program in HiGHS, whose cost and limits its owner changes between solves.
 
-    Solves are by interior points, with a crossover to a basis, until one has an optimum; then by simplex from the last
-    basis.
+    Solves are by interior points, with a crossover to a basis, until one comes to an end in time; then by simplex from
+    the last basis.
 
     Args:
         program: the program; it is copied.
@@ -44,9 +44,13 @@ class WarmModel:
         """Minimise what the cost is now; None where HiGHS does not claim an optimum."""
         import highspy
 
-        if not run(self.highs, deadline) or self.highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        if not run(self.highs, deadline):
             return None
-        self.highs.setOptionValue("solver", "simplex")
+        status = self.highs.getModelStatus()
+        if status != highspy.HighsModelStatus.kTimeLimit:
+            self.highs.setOptionValue("solver", "simplex")
+        if status != highspy.HighsModelStatus.kOptimal:
+            return None
         found = self.highs.getSolution()
         value = self.highs.getInfo().objective_function_value
         point, row_dual, column_dual = (np.array(v) for v in (found.col_value, found.row_dual, found.col_dual))

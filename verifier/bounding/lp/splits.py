@@ -48,10 +48,14 @@ class SplitModel:
             self._change_rows(layer, _decided(new, self._root[layer.node]))
         for name in self._entries:
             self._change_cuts(name, relaxation.splits.get(name))
+        found = self._solve(deadline)
+        if found is None:
+            self._highs.clearSolver()  # a basis that led nowhere is forgotten; and interior points know no rays
+            found = self._solve(deadline)
+        return found
+
+    def _solve(self, deadline: float | None) -> Duals | None:
         found = self._model.solve(deadline)
-        if found is None and not self._model.infeasible():
-            self._highs.clearSolver()  # a basis that led nowhere is forgotten
-            found = self._model.solve(deadline)
         return self._reason() if found is None and self._model.infeasible() else found
 
     def _change_rows(self, layer: Layer, new: Rows) -> None:
