@@ -79,7 +79,7 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
                 if late() or rows.numel() == 0:
                     break
                 bound, dual = _both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
-                box, steps = _intersect(box, rows, bound), (*steps, (rows, dual))
+                box, steps = intersect_rows(box, rows, bound), (*steps, (rows, dual))
         return box, steps
 
     return tighten
@@ -91,7 +91,7 @@ def by_steps(graph: Graph, region: Region, steps: Mapping[str, Steps]) -> Tighte
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         box = relaxation.boxes[name]
         for rows, dual in steps.get(name, ()):
-            box = _intersect(box, rows, unit_bounds(graph, region, relaxation, name, rows, dual))
+            box = intersect_rows(box, rows, unit_bounds(graph, region, relaxation, name, rows, dual))
         return box, steps.get(name, ())
 
     return tighten
@@ -181,7 +181,7 @@ def unit_bounds(
     return lower_bound(graph, region, relaxation, objective, dual)
 
 
-def _intersect(box: Box, rows: Tensor, bound: Tensor) -> Box:
+def intersect_rows(box: Box, rows: Tensor, bound: Tensor) -> Box:
     """A box (B, *X) cut down by bounds (B, 2R) of some entries and of their negatives.
 
     Rounding can push the two sides of a nearly constant entry past each other; then both ends are swapped back.

@@ -43,7 +43,10 @@ Timeout = Annotated[
 ]
 Method = Annotated[
     str,
-    typer.Option(metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown, branch-and-bound or auto-lirpa."),
+    typer.Option(
+        metavar="NAME",
+        help="auto, ibp, crown-ibp, crown, alpha-crown, triangle-lp, refined-lp, branch-and-bound, milp or auto-lirpa.",
+    ),
 ]
 Witness = Annotated[
     Path | None,
