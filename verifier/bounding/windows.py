@@ -103,15 +103,15 @@ class WindowRows:
             if window is None:
                 continue
             window = within(window, self._entries, shapes[node.name])
-            if node.op == "input":
+            if node.op == "input":  # where a window leaves the map it reads intervals of zeros
                 return total + self._at_input(window, node)
+            window = self._masked(window, node)
             if OPERATORS[node.op].envelope is not None:
-                # where a window leaves the map it reads lines of zeros
                 A, constant = relax(window.A, *lines(window, node))
-                parts = {node.inputs[0]: replace(window, A=A, inside=True)}
+                parts = {node.inputs[0]: replace(window, A=A)}
             else:
                 affine = self._through_convolution if node.op == "conv" else _through_elementwise
-                parts, constant = affine(self._masked(window, node), node)
+                parts, constant = affine(window, node)
             total = total if constant is None else total + constant
             for source, part in parts.items():
                 known = pending.get(source)
