@@ -60,8 +60,9 @@ def _network(random: Random) -> tuple[Graph, str]:
         lambda: b.add("sigmoid", first),
         lambda: b.add("clip", first, attributes={"low": -0.4, "high": 0.3}),
         lambda: b.add("scale", first, scale=-2.0, shift=1.0),
+        lambda: b.add("expand", b.add("sum", x, attributes={"axes": (1, 2, 3)}), attributes={"shape": entries}),
     ]
-    made = [users[min(i, 4)]() for i in random.integers(0, 7 if random.random() < 0.5 else 1, random.integers(1, 3))]
+    made = [users[i]() for i in random.integers(0, 6 if random.random() < 0.5 else 1, random.integers(1, 3))]
     hidden = b.add("reshape", b.add("add", made[0], made[-1]), attributes={"shape": (1, size)})
     hidden = b.relu(b.add("linear", hidden, weight=random.normal(size=(5, size)), bias=random.normal(size=5)))
     b.add("linear", hidden, weight=random.normal(size=(4, 5)))
@@ -127,6 +128,21 @@ def test_it_gives_the_plain_bounds_and_gradients(seed: int, cache: int):
             for value in (found, expected)
         )
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("of_A, of_box", [(1, 3), (3, 1), (3, 3)])
+def test_shared_coefficients_get_the_gradients_of_the_whole_batch(of_A: int, of_box: int):
+    graph, first = _network(np.random.default_rng(3))
+    graph = place(graph)
+    centre = torch.randn(of_box, *graph.input_shape, dtype=torch.float64)
+    box = Box(centre - 0.5, centre + 0.25)
+    A = torch.randn(of_A, 2, *graph.shapes[first], dtype=torch.float64, requires_grad=True)
+    found = first_layer.minimum_through(graph, first_layer.first_layer(graph), box, A)
+    expected = _plain(graph, box, Relaxation({}, {}), Objective(first, A), DualPoint())
+    torch.testing.assert_close(found, expected)
+    weight = torch.rand_like(found)
+    ours, plain = (torch.autograd.grad(value, A, weight)[0] for value in (found, expected))
+    torch.testing.assert_close(ours, plain)
 
 
 def test_gradients_of_the_network_and_of_the_box_are_torchs():
