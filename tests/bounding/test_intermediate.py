@@ -18,6 +18,7 @@ from verifier.bounding.intermediate import (
     IntermediateOptions,
     by_dual,
     by_steps,
+    intersect_rows,
     interval_only,
     relax_network,
     unit_rows,
@@ -167,3 +168,11 @@ def test_two_activations_of_one_value_share_its_box():
     found = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
     ((rows, _),) = found.steps[hidden]
     assert len(found.envelopes) == 3 and sorted(rows.flatten().tolist()) == [0, 1]
+
+
+def test_bounds_that_overflowed_say_nothing():
+    """A box that is not a number would pass for one above zero."""
+    box = Box(torch.tensor([[-1.0, -2.0, -3.0]]), torch.tensor([[1.0, 2.0, 3.0]]))
+    bound = torch.tensor([[torch.nan, torch.inf, -0.5, torch.inf, torch.nan, -torch.inf]])
+    cut = intersect_rows(box, torch.tensor([[0, 1, 2]]), bound)
+    assert (cut.lower.tolist(), cut.upper.tolist()) == ([[-1.0, -2.0, -0.5]], [[1.0, 2.0, 3.0]])

@@ -121,9 +121,9 @@ def test_any_dual_point_under_windows_gives_its_dense_bounds(seed: int):
         for node, pair in point.items()
     }
     objective = unit_rows(graph, name, rows, torch.float64)
-    linear = linear_bound(graph, relaxation.envelopes, objective, DualPoint(dense))
+    linear = linear_bound(graph, relaxation.envelopes, objective, DualPoint(dense))  # type: ignore[arg-type]
     expected = linear.constant + region.minimum(linear.A["x"])
-    torch.testing.assert_close(entries.as_rows(entries.bounds(DualPoint(point))), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(entries.as_rows(entries.bounds(DualPoint(point))), expected, rtol=1e-9, atol=1e-9)  # type: ignore[arg-type]
 
 
 def _dense_rows(entries: _Watched, weight: Tensor, node: str, graph: Graph, rows: Tensor) -> Tensor:

@@ -37,21 +37,12 @@ class WindowRows:
         graph, region, relaxation: as in `verifier.bounding.dual.lower_bound`.
         name: the node, to which `largest_window` applies.
         rows: (B, R) entries of it.
-        matrices: of small convolutions, shared between the rows of one node; filled on the way.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        region: Box,
-        relaxation: Relaxation,
-        name: str,
-        rows: Tensor,
-        matrices: dict[str, Tensor] | None = None,
-    ):
+    def __init__(self, graph: Graph, region: Box, relaxation: Relaxation, name: str, rows: Tensor):
         self._graph, self._region, self._relaxation, self._name = graph, region, relaxation, name
         self._shape, self._entries = rows.shape, entries_of(rows, graph.shapes[name])
-        self._matrices = {} if matrices is None else matrices
+        self._matrices: dict[str, Tensor] = {}
         self._read_before: dict[tuple[str, str], Tensor] = {}
 
     def bounds(self, dual: DualPoint) -> Tensor:
