@@ -18,6 +18,7 @@ from verifier.bounding.intermediate import (
     IntermediateOptions,
     by_dual,
     by_steps,
+    intersect_rows,
     interval_only,
     relax_network,
     unit_rows,
@@ -188,3 +189,11 @@ def test_what_is_known_is_built_upon(name: str, method: str):
         assert after.relaxation.steps[source][: len(steps)] == steps
     again = reevaluate(Problem(one.graph, one.region, rows), after)
     assert bool((again.lower >= after.lower - 1e-6 * (1 + after.lower.abs())).all())
+
+
+def test_bounds_that_overflowed_say_nothing():
+    """A box that is not a number would pass for one above zero."""
+    box = Box(torch.tensor([[-1.0, -2.0, -3.0]]), torch.tensor([[1.0, 2.0, 3.0]]))
+    bound = torch.tensor([[torch.nan, torch.inf, -0.5, torch.inf, torch.nan, -torch.inf]])
+    cut = intersect_rows(box, torch.tensor([[0, 1, 2]]), bound)
+    assert (cut.lower.tolist(), cut.upper.tolist()) == ([[-1.0, -2.0, -0.5]], [[1.0, 2.0, 3.0]])

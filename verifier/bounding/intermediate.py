@@ -202,8 +202,9 @@ def intersect_rows(box: Box, rows: Tensor, bound: Tensor) -> Box:
     """A box (B, *X) cut down by bounds (B, 2R) of some entries and of their negatives.
 
     Rounding can push the two sides of a nearly constant entry past each other; then both ends are swapped back.
+    A bound that overflowed says nothing.
     """
-    below, above = bound.chunk(2, dim=1)
+    below, above = bound.nan_to_num(-torch.inf, -torch.inf, -torch.inf).chunk(2, dim=1)
     lower, upper = flat(box.lower), flat(box.upper)
     lower = lower.scatter(1, rows, torch.maximum(below, lower.gather(1, rows)))
     upper = upper.scatter(1, rows, torch.minimum(-above, upper.gather(1, rows)))
