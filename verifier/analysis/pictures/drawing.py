@@ -31,7 +31,7 @@ def draw(pictures: Sequence[Picture], form: Literal["svg", "png"]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(pictures))
+    columns = 2 if len(pictures) == 4 else min(COLUMNS, len(pictures))
     rows = ceil(len(pictures) / columns)
     width, height = PANEL[0] * columns, PANEL[1] * rows
     with rc_context(STYLE):
@@ -103,7 +103,7 @@ def _mark(axes: Axes, mark: Mark) -> Artist:
 def _strength(mark: Mark) -> tuple[float, float]:
     """Opacity of a polygon's inside and of its edge."""
     if mark.label == UNSAFE:
-        return 0.09, 0.0
+        return 0.11, 0.25
     return (0.28, 0.6) if mark.role == "network" else (0.12, 1.0)
 
 

@@ -50,7 +50,7 @@ def logits(
         (
             *boundaries,
             *(
-                Mark("area", name, role(name), points, width=1.4 + 0.8 * behind)
+                Mark("area", name, role(name), points, width=1.4 + 0.6 * behind)
                 for behind, (name, points) in zip(range(len(polygons) - 1, -1, -1), polygons.items(), strict=True)
             ),
             Mark("area", INNER, "network", hull(reached)),

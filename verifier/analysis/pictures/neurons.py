@@ -26,7 +26,8 @@ def neuron(layer: Layer, index: int) -> Picture:
     grid = np.union1d(np.linspace(low, high, GRID), [k for k in layer.kinks if low < k < high])
     lower, upper = layer.hull(index, grid)
     between = hull(np.concatenate([np.stack([grid, lower], 1), np.stack([grid, upper], 1)]))
-    ends, reached = np.array([low, high]), layer.sampled((index,))
+    ends, reached = np.array([low, high]), layer.sampled((index,))[:, 0]
+    seen = np.unique(np.clip(grid, reached.min(), reached.max()))
     marks = [
         Mark("area", BOX, "ibp", rectangle(np.array([low, z_low]), np.array([high, z_high]))),
         Mark("area", TRIANGLE if layer.node.op == "relu" else ENVELOPE, "triangle-lp", between),
@@ -35,7 +36,7 @@ def neuron(layer: Layer, index: int) -> Picture:
             for slope, intercept in layer.default_lines(index)
         ),
         Mark("curve", GRAPH, "network", np.column_stack([grid, layer.forward(grid[:, None], (index,))])),
-        Mark("cloud", REACHED, "network", np.column_stack([reached, layer.forward(reached, (index,))])),
+        Mark("curve", REACHED, "network", np.column_stack([seen, layer.forward(seen[:, None], (index,))]), width=5.0),
     ]
     return Picture(
         "neuron",
@@ -62,8 +63,8 @@ def pair(layer: Layer, pair: Pair) -> Picture:
     return Picture(
         "pair",
         f"Inputs of neurons {pair[0]} and {pair[1]} of {layer.title}",
-        "Bounds of each neuron make the box; bounds of their sum and difference cut it down to the octagon. Between "
-        "the kinks the activation is linear.",
+        "Bounds of each neuron make the box; bounds of their sum and difference cut it down to the octagon."
+        + (" Between the kinks the activation is linear." if layer.joinable else ""),
         f"input of neuron {pair[0]}",
         f"input of neuron {pair[1]}",
         tuple(marks),

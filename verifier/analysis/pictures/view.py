@@ -15,7 +15,8 @@ from verifier.bounding.ladder import LadderOptions
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
-from verifier.pipeline import methods as known_methods
+from verifier.pipeline import LADDERS
+from verifier.pipeline import methods as all_methods
 from verifier.specs.robustness import Spec
 
 #: kinds of pictures, in the order in which they are shown
@@ -126,11 +127,14 @@ def _allows(layer: Layer, kind: str, chosen: Sequence[int], options: ViewOptions
 def find_layer(about: Subject, name: str | None, required: bool) -> Layer | None:
     """The activation of a name (its own, or that of the node that feeds it); else the last with two undecided neurons.
 
+    Of several activations of one name (a pooling is many) it is the last with two undecided neurons.
+
     Raises:
         InputError: there is no such layer, or none at all though one is required.
     """
     nodes = [node for node in about.placed.nodes if node.op in OPERATORS and OPERATORS[node.op].envelope is not None]
-    found = [node for node in nodes if name in (None, node.name, node.inputs[0])]
+    # the reader names nodes by their outputs, `inspect` by the nodes of the file
+    found = [n for n in nodes if name in (None, n.name, n.inputs[0]) or n.source.endswith(f"'{name}'")]
     if name is not None and not found:
         names = ", ".join(node.name for node in nodes)
         mend = f"choose one of {names}" if names else "it has none: choose --picture logits or waterfall"
@@ -179,10 +183,10 @@ def _of_outputs(about: Subject, options: ViewOptions) -> list[Film]:
 
 
 def _methods(asked: tuple[str, ...]) -> tuple[str, ...]:
-    known = known_methods()
+    known = [name for name in all_methods() if name not in LADDERS]
     for name in asked:
         if name not in known:
-            raise InputError(f"--methods {name}", "is not a method", f"choose some of {', '.join(known)}")
+            raise InputError(f"--methods {name}", "is not a method that bounds by itself", f"choose some of {', '.join(known)}")
     return asked or tuple(name for name in METHODS if name in known)
 
 
