@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from verifier.search.branch_and_bound import Search, free_dimensions
 from verifier.search.memory import Memory
 from verifier.search.result import SearchOptions, Standing, Watch
 from verifier.specs.property import Property, Query
-from verifier.specs.region import stack
+from verifier.specs.region import Box, stack
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
 
@@ -38,10 +39,15 @@ from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Un
 ATTACK, ATTACK_AGAIN = "attack", "attack-again"
 #: complete search, which goes on where it stopped when it comes again
 SEARCH = "branch-and-bound"
+#: complete search by linear programs, likewise
+MILP = "milp"
+#: methods by a solver of linear programs, which works in float64
+LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
 #: ladders by method: what comes before an attack is cheaper than it
 LADDERS = {
     "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", SEARCH, ATTACK_AGAIN, SEARCH),
     SEARCH: ("crown", "alpha-crown", SEARCH, ATTACK, SEARCH),
+    MILP: ("crown", "alpha-crown", MILP, ATTACK, MILP),
 }
 #: rungs that a search by input splitting does not need
 ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown")
@@ -58,6 +64,9 @@ REFUSALS = 1000
 MORE_ROUNDS = 3
 #: numbers that one batch of properties may hold in its widest layer
 BATCH_NUMBERS = 1 << 23
+
+if TYPE_CHECKING:
+    from verifier.search.milp import MilpSearch
 
 Progress = Callable[[Stage], None]
 
@@ -138,6 +147,11 @@ def _rung(name: str):
         from verifier.bounding.auto_lirpa import reference  # an optional package behind it
 
         return reference
+    if name in LINEAR_PROGRAMS:
+        from verifier.bounding.lp.method import triangle_lp  # scipy's sparse matrices behind them
+        from verifier.bounding.refine import refined_lp
+
+        return {"triangle-lp": triangle_lp, "refined-lp": refined_lp}[name]
     if name not in RUNGS:
         raise InputError("--method", f"'{name}' is not a method", f"choose one of {', '.join(methods())}")
     return RUNGS[name]
@@ -145,7 +159,7 @@ def _rung(name: str):
 
 def methods() -> tuple[str, ...]:
     """Names that ``--method`` takes."""
-    return ("auto", *METHODS, SEARCH, "auto-lirpa")
+    return ("auto", *METHODS, *LINEAR_PROGRAMS, SEARCH, MILP, "auto-lirpa")
 
 
 @dataclass(frozen=True)
@@ -168,14 +182,17 @@ class _Run:
         self.deadline = None if options.timeout is None else self.started + options.timeout
         self.rungs = LADDERS.get(options.method) or (options.method, ATTACK)
         for name in self.rungs:
-            if name not in (ATTACK, ATTACK_AGAIN, SEARCH):
+            if name not in (ATTACK, ATTACK_AGAIN, SEARCH, MILP):
                 _rung(name)
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
         require_bound_rules(self.graph)
         self.device = find_device(options.device)
-        self.dtype = options.dtype or (torch.float64 if multiply_adds(self.graph) <= FLOAT64_UP_TO else torch.float32)
+        small = options.method in (*LINEAR_PROGRAMS, MILP) or multiply_adds(self.graph) <= FLOAT64_UP_TO
+        self.dtype = options.dtype or (torch.float64 if small else torch.float32)
         self.placed = place(self.graph, self.dtype, self.device)
+        if MILP in self.rungs:
+            self.require_milp()
         self.margins = [-math.inf] * len(self.query.properties)
         self.open = list(range(len(self.query.properties)))
         self.proofs: list[Proof] = []
@@ -183,9 +200,17 @@ class _Run:
         self.stages: list[Stage] = []
         self.method = self.rungs[0]
         self.evidence: list[tuple[_Batch, Bounds]] = []  # of the last rung, where a search starts
-        self.searches: list[tuple[_Batch, Search]] = []
+        self.searches: list[tuple[_Batch, Search | MilpSearch]] = []
         self.confirmed: list[Counterexample] = []  # by the searches
         self.refused = 0  # points of the searches that seemed to break the property, but were not confirmed
+
+    def require_milp(self) -> None:
+        """Refuse what its programs cannot hold."""
+        from verifier.bounding.lp.size import require_size
+
+        if not all(isinstance(prop.region, Box) for prop in self.query.properties):
+            raise InputError("--method milp", "an input set is a ball, and it takes boxes", "choose branch-and-bound")
+        require_size(self.placed)
 
     def verdict(self) -> Verdict:
         replayer = counterexample = None
@@ -237,7 +262,7 @@ class _Run:
         if name in (ATTACK, ATTACK_AGAIN):
             counterexample = self.attack(name, replayer) if replayer is not None else None
             self.method = name if counterexample is not None else self.method
-        elif name == SEARCH:
+        elif name in (SEARCH, MILP):
             self.method = name
             counterexample = self.search(replayer)
         else:
@@ -307,7 +332,7 @@ class _Run:
             self.open = [number for number in self.open if number not in proved]
         return None
 
-    def _start_search(self, batch: _Batch, found: Bounds, replayer: Replayer | None) -> Search:
+    def _start_search(self, batch: _Batch, found: Bounds, replayer: Replayer | None) -> Search | MilpSearch:
         def judge(number: int, x: Tensor) -> bool:
             """Whether the search may stop: at a counterexample, or where points that seem to be one prove that it
             cannot end in a proof either."""
@@ -328,6 +353,10 @@ class _Run:
         wanted = torch.tensor([number in self.open for number in batch.numbers])
         exact = batch.problem if self.dtype == torch.float64 else self.problem(batch.numbers, torch.float64)
         options = self.memory.search(self.options.search, len(self.evidence))
+        if MILP in self.rungs:
+            from verifier.search.milp import MilpSearch  # scipy's sparse matrices behind it
+
+            return MilpSearch(exact, found, wanted, options, judge, tell)
         return Search(batch.problem, exact, found, wanted, options, judge, tell)
 
     def _search_until(self, batches: int, first: bool) -> float | None:

@@ -27,7 +27,7 @@ from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box, Region
 
 ASCENT = IntermediateOptions(ascent=AscentOptions(iterations=8))
-SMALL = OctahedraOptions(chunk_bytes=4096)
+SMALL = OctahedraOptions(chunk_bytes=1 << 15)
 SLACK = 1e-9
 
 
@@ -37,10 +37,10 @@ def _relaxed(graph: Graph, region: Region, options: KReluOptions, intermediate: 
 
 
 def _options(k: int, budget: int = 1 << 25) -> KReluOptions:
-    return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=4096, budget=budget)
+    return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=1 << 15, budget=budget)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(
     name=st.sampled_from(("mlp", "prelu", "cnn", "residual", "tangle")),
     kind=st.sampled_from(("box", "l2")),

@@ -26,8 +26,8 @@ COMPLAINT = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: 
 @pytest.mark.parametrize("way", ["input", "activation"])
 def test_a_step_that_finds_no_memory_is_taken_again_with_less(way: str, monkeypatch: pytest.MonkeyPatch):
     """Batches of more than one subproblem never fit; the proof is found all the same."""
-    graph, box = network("mlp", seed=11, radius=1.5)
-    search = start(way, graph, box, first_output_below(graph, least_first_output(graph, box) - 0.01))
+    graph, box = network("mlp", seed=13, radius=1.5)
+    search = start(way, graph, box, first_output_below(graph, least_first_output(graph, box) - 0.002))
     genuine, sizes = search.step, []  # type: ignore[union-attr]
 
     def scarce(batch, until):

@@ -82,7 +82,7 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
                 if late() or rows.numel() == 0:
                     break
                 bound, dual = both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
-                box, steps = intersect(box, rows, bound), (*steps, (rows, dual))
+                box, steps = intersect_rows(box, rows, bound), (*steps, (rows, dual))
         return box, steps
 
     return tighten
@@ -94,7 +94,7 @@ def by_steps(graph: Graph, region: Region, steps: Mapping[str, Steps]) -> Tighte
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         box = relaxation.boxes[name]
         for rows, dual in steps.get(name, ()):
-            box = intersect(box, rows, unit_bounds(graph, region, relaxation, name, rows, dual))
+            box = intersect_rows(box, rows, unit_bounds(graph, region, relaxation, name, rows, dual))
         return box, steps.get(name, ())
 
     return tighten
@@ -188,7 +188,7 @@ def unit_bounds(
     return lower_bound(graph, region, relaxation, objective, dual)
 
 
-def intersect(box: Box, rows: Tensor, bound: Tensor) -> Box:
+def intersect_rows(box: Box, rows: Tensor, bound: Tensor) -> Box:
     """A box (B, *X) cut down by bounds (B, 2R) of some entries and of their negatives.
 
     Rounding can push the two sides of a nearly constant entry past each other; then both ends are swapped back.

@@ -24,7 +24,7 @@ from verifier.bounding.intermediate import (
     Tighten,
     both_sides,
     by_dual,
-    intersect,
+    intersect_rows,
     rows_per_chunk,
     unit_rows,
 )
@@ -96,7 +96,7 @@ def by_dual_with_cuts(
                     found = ascend(graph, region, now, objective, ascent, deadline=deadline)
                 else:
                     found = both_sides(graph, region, now, name, chunk, intermediate.slopes, ascent, deadline)
-                box, steps = intersect(box, chunk, found[0]), (*steps, (chunk, found[1]))
+                box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
         return box, steps
 
     return tighten

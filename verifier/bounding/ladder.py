@@ -61,7 +61,7 @@ class LadderOptions:
         )
     )
     joint_final: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=60, step=0.1, cut_step=0.3, patience=20)
+        default_factory=lambda: AscentOptions(iterations=60, step=0.1, decay=0.95, cut_step=0.3, patience=20)
     )
 
 
@@ -85,7 +85,7 @@ class Bounds:
 def ibp(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Interval bound propagation (Gowal et al. 2018), last layers merged with the rows."""
     relaxation = interval_relaxation(problem.graph, problem.region)
-    return _with_intervals(problem, relaxation, None, DualPoint())
+    return with_intervals(problem, relaxation, None, DualPoint())
 
 
 def crown_ibp(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
@@ -127,7 +127,7 @@ def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, dead
         return bool((problem.rows.margins(lower) > 0).all())
 
     lower, dual = ascend(problem.graph, problem.region, relaxation, problem.rows.objective, options, done, deadline)
-    return _with_intervals(problem, relaxation, lower, dual)
+    return with_intervals(problem, relaxation, lower, dual)
 
 
 Method = Callable[[Problem, LadderOptions, float | None], Bounds]
@@ -138,10 +138,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 
 def _backward(problem: Problem, relaxation: Relaxation) -> Bounds:
     lower = lower_bound(problem.graph, problem.region, relaxation, problem.rows.objective)
-    return _with_intervals(problem, relaxation, lower, DualPoint())
+    return with_intervals(problem, relaxation, lower, DualPoint())
 
 
-def _with_intervals(problem: Problem, relaxation: Relaxation, lower: Tensor | None, dual: DualPoint) -> Bounds:
+def with_intervals(problem: Problem, relaxation: Relaxation, lower: Tensor | None, dual: DualPoint) -> Bounds:
     """The better of the dual point's bounds and the intervals', row by row."""
     flat = lower_bound(problem.graph, problem.region, replace(relaxation, envelopes={}), problem.rows.objective)
     if lower is None:
@@ -217,7 +217,7 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     lower = None
     if evidence.relaxation.envelopes:
         lower = lower_bound(problem.graph, problem.region, relaxation, problem.rows.objective, dual)
-    return _with_intervals(problem, relaxation, lower, dual)
+    return with_intervals(problem, relaxation, lower, dual)
 
 
 def _to(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -44,7 +44,9 @@ Timeout = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="auto, ibp, crown-ibp, crown, alpha-crown, k-relu, branch-and-bound or auto-lirpa."
+        metavar="NAME",
+        help="auto, ibp, crown-ibp, crown, alpha-crown, k-relu, triangle-lp, refined-lp, branch-and-bound, milp or "
+        "auto-lirpa.",
     ),
 ]
 Witness = Annotated[

@@ -1,0 +1,104 @@
+"""The method triangle-lp: the optimum of the single-neuron relaxation, found by a solver and proved by the dual."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import AscentOptions, ascend
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
+from verifier.bounding.ladder import Bounds, LadderOptions, Problem, crown, with_intervals
+from verifier.bounding.lp.duals import Duals, MakeSolver, Solver, ask, dual_point, join, stack
+from verifier.bounding.lp.highs import HighsModel
+from verifier.bounding.lp.model import ConvexModel
+from verifier.bounding.lp.network import Affine, RelaxedNetwork, objective_rows, one_element, relaxed_network
+from verifier.bounding.lp.program import program
+from verifier.bounding.lp.size import require_size
+from verifier.graph.ir import Graph
+from verifier.specs.region import Box, Region
+
+
+def solver_for(network: RelaxedNetwork, region: Region, rows: Affine) -> Solver:
+    """A warm HiGHS model over a box, else cvxpy's."""
+    if isinstance(region, Box):
+        return HighsModel(program(network, region), rows)
+    return ConvexModel(network, region, rows)
+
+
+def triangle_lp(
+    problem: Problem, options: LadderOptions, deadline: float | None = None, make: MakeSolver = solver_for
+) -> Bounds:
+    """The triangle program over CROWN's boxes, for one batch element after the other.
+
+    Args:
+        make: what solves.
+
+    Raises:
+        InputError: the network is too large.
+    """
+    require_size(problem.graph)
+    relaxation = crown(problem, options, deadline).relaxation
+    return optimise(problem, relaxation, options.final, deadline, make)
+
+
+def optimise(
+    problem: Problem,
+    relaxation: Relaxation,
+    ascent: AscentOptions,
+    deadline: float | None = None,
+    make: MakeSolver = solver_for,
+) -> Bounds:
+    """Bounds of all rows at the solver's dual points, or at CROWN's where those are better.
+
+    Where the solver leaves a row of a property without an answer, ascent takes its place.
+    """
+    graph, region, objective = problem.graph, problem.region, problem.rows.objective
+    dual, missing = lp_point(graph, region, relaxation, objective, problem.rows.owner >= 0, deadline, make)
+    if bool(missing.any()):
+        plain, other = ascend(graph, region, relaxation, objective, ascent, deadline=deadline)
+    else:
+        plain, other = lower_bound(graph, region, relaxation, objective), DualPoint()
+    found = lower_bound(graph, region, relaxation, objective, dual)
+    better = found > plain
+    return with_intervals(problem, relaxation, torch.where(better, found, plain), join(relaxation, better, dual, other))
+
+
+def lp_point(
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    objective: Objective,
+    wanted: Tensor,
+    deadline: float | None,
+    make: MakeSolver,
+) -> tuple[DualPoint, Tensor]:
+    """The dual point that solvers propose for an objective's rows.
+
+    Args:
+        wanted: (B, S) rows to solve for; others keep CROWN's weights.
+
+    Returns:
+        The point, and (B, S) the wanted rows without an answer.
+    """
+    points, missing = [], torch.zeros_like(wanted)
+    for b in range(wanted.shape[0]):
+        one = one_element(graph, relaxation, b)
+        found: list[Duals | None] = [None] * wanted.shape[1]
+        if deadline is None or monotonic() < deadline:
+            rows = objective_rows(graph, element_of(objective, b))
+            solver = make(relaxed_network(graph, one, objective.node), region.select(torch.tensor([b])), rows)
+            found = [ask(solver, s, deadline) if want else None for s, want in enumerate(wanted[b].tolist())]
+        missing[b] = wanted[b] & torch.tensor([answer is None for answer in found], device=wanted.device)
+        points.append(dual_point(one, found))
+    return stack(points), missing
+
+
+def element_of(objective: Objective, element: int) -> Objective:
+    """One batch element's rows."""
+
+    def part(value: Tensor) -> Tensor:
+        return value if value.shape[0] == 1 else value[element : element + 1]
+
+    return Objective(objective.node, part(objective.C), None if objective.offset is None else part(objective.offset))
