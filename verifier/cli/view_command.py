@@ -108,7 +108,9 @@ def _check(request: Request, out: Path, json: Path | None) -> None:
     if json is not None:
         check_writable(json, "--json")
     if isinstance(request.what, Inputs) and request.count != 1:
-        raise InputError(f"--index {request.what.index}", f"names {request.count} inputs", "pictures are of one: give one")
+        raise InputError(
+            f"--index {request.what.index}", f"names {request.count} inputs", "pictures are of one: give one"
+        )
 
 
 def _films(request: Request, chosen: dict) -> tuple[Film, ...]:
@@ -138,5 +140,7 @@ def _write(films: tuple[Film, ...], request: Request, out: Path, json: Path | No
 def _heading(request: Request) -> str:
     what = request.what
     if isinstance(what, Inputs):
-        return f"{request.network.name}, input {what.indices[0]} of {what.dataset}, {what.norm}-norm <= {what.epsilon:g}"
+        return (
+            f"{request.network.name}, input {what.indices[0]} of {what.dataset}, {what.norm}-norm <= {what.epsilon:g}"
+        )
     return f"{request.network.name}, {what.name}"

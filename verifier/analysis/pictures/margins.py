@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 import numpy as np
 import torch
 
 from verifier.analysis.pictures.marks import COLOURS, Mark, Picture, Window
-from verifier.analysis.pictures.plane import clip, directions, from_support, hull, rectangle, window
+from verifier.analysis.pictures.plane import clip, directions, from_support, hull, inside, rectangle, window
 from verifier.analysis.pictures.subject import Subject, sampled, scaled
 from verifier.attacks.pgd import PgdOptions, pgd
 from verifier.bounding.ladder import LadderOptions
@@ -20,6 +20,8 @@ from verifier.specs.property import Polytope, Property
 DIRECTIONS = 64
 #: what reaches farther than so many times the extent of the rest is cut off
 FARTHEST = 3.0
+#: share of a polygon's extent that one can see
+VISIBLE = 3e-3
 BOUNDARY, UNSAFE = "decision boundary", "unsafe side"
 SAMPLES, INNER, GAP = "sampled outputs", "hull of the samples", "not decided"
 
@@ -44,7 +46,8 @@ def logits(
         f"Outputs {pair[0]} and {pair[1]}",
         f"Each polygon holds all values of both outputs: {DIRECTIONS} support functions, bounded by one method. "
         + ("One that misses the unsafe side proves it out of reach." if boundaries else "")
-        + (f" Beyond the view: {', '.join(beyond)}." if beyond else ""),
+        + (f" Beyond the view: {', '.join(beyond)}." if beyond else "")
+        + "".join(f" Alike: {', '.join(names)}." for names in _alike(polygons)),
         f"output {pair[0]}",
         f"output {pair[1]}",
         (
@@ -164,6 +167,20 @@ def _rows(prop: Property, pair: tuple[int, int]) -> list[tuple[np.ndarray, float
     """Unsafe half planes ``<row, p> <= limit``: polytopes of a single row that speaks of these two outputs alone."""
     alone = [p for p in prop.unsafe if len(p.d) == 1 and not np.delete(p.C[0], pair).any()]
     return [(p.C[0][list(pair)], float(p.d[0])) for p in alone]
+
+
+def _alike(polygons: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Methods, two or more, whose polygons are the same as far as one can see."""
+    groups: list[list[str]] = []
+    for name, points in polygons.items():
+        for group in groups:
+            first = polygons[group[0]]
+            if inside(points, first, VISIBLE).all() and inside(first, points, VISIBLE).all():
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [group for group in groups if len(group) > 1]
 
 
 def _view(prop: Property, pair: tuple[int, int], clouds: Sequence[np.ndarray]) -> Window:

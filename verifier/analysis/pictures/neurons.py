@@ -36,7 +36,7 @@ def neuron(layer: Layer, index: int) -> Picture:
             for slope, intercept in layer.default_lines(index)
         ),
         Mark("curve", GRAPH, "network", np.column_stack([grid, layer.forward(grid[:, None], (index,))])),
-        Mark("curve", REACHED, "network", np.column_stack([seen, layer.forward(seen[:, None], (index,))]), width=5.0),
+        Mark("curve", REACHED, "network", np.column_stack([seen, layer.forward(seen[:, None], (index,))]), width=3.6),
     ]
     return Picture(
         "neuron",

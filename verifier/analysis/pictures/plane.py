@@ -6,8 +6,9 @@ import numpy as np
 
 from verifier.analysis.pictures.marks import Window
 
-#: corners nearer than this share of the polygon's extent are one
-SAME = 1e-9
+#: corners nearer than this share of the polygon's extent are one; and turns of less than this share of the area of its
+#: square are straight, which is some hundred units of rounding
+SAME, STRAIGHT = 1e-9, 1e-13
 
 
 def rectangle(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -31,19 +32,19 @@ def clip(polygon: np.ndarray, normal: np.ndarray, limit: float) -> np.ndarray:
 def hull(points: np.ndarray) -> np.ndarray:
     """The convex hull of points (N, 2) by Andrew's monotone chain (1979); it takes flat clouds, as Qhull does not."""
     points = np.asarray(points, dtype=np.float64)
-    scale = max(1e-300, float(np.ptp(points, axis=0).max())) * SAME
+    extent = float(np.ptp(points, axis=0).max())
     points = points[np.lexsort((points[:, 1], points[:, 0]))]
-    lower, upper = _chain(points, scale), _chain(points[::-1], scale)
+    lower, upper = _chain(points, extent), _chain(points[::-1], extent)
     corners = np.array([*lower[:-1], *upper[:-1]]).reshape(-1, 2)
     return corners if len(corners) else points[:1]
 
 
-def _chain(points: np.ndarray, scale: float) -> list[np.ndarray]:
+def _chain(points: np.ndarray, extent: float) -> list[np.ndarray]:
     chain: list[np.ndarray] = []
     for point in points:
-        if chain and np.abs(point - chain[-1]).max() <= scale:
+        if chain and np.abs(point - chain[-1]).max() <= SAME * extent:
             continue
-        while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= scale * scale / SAME:
+        while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= STRAIGHT * extent**2:
             chain.pop()
         chain.append(point)
     return chain

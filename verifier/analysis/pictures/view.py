@@ -21,8 +21,8 @@ from verifier.specs.robustness import Spec
 
 #: kinds of pictures, in the order in which they are shown
 KINDS = ("neuron", "pair", "outputs", "logits", "waterfall")
-#: methods that are compared where none are named, the loosest first
-METHODS = ("ibp", "crown", "alpha-crown", "triangle-lp", "k-relu")
+#: methods that are compared where none are named, the loosest first: triangle-lp keeps CROWN's boxes
+METHODS = ("ibp", "crown", "triangle-lp", "alpha-crown", "k-relu")
 #: pairs of neurons, and sizes of the input set, that a moving picture goes through
 PAIRS, SHARES = 8, (0.8, 0.6, 0.4, 0.2)
 
@@ -90,9 +90,11 @@ def _of_neurons(about: Subject, options: ViewOptions) -> list[Film]:
         shown = options.neurons or chosen[:1]
         frames = list(dict.fromkeys((*shown, *ranking[:PAIRS]))) if options.moving else list(shown)
         pictures = tuple(neurons.neuron(layer, index) for index in frames)
-        films += [Film("neuron", tuple(map(str, frames)), pictures)] if options.moving else [
-            Film("neuron", (str(index),), (picture,)) for index, picture in zip(frames, pictures, strict=True)
-        ]
+        films += (
+            [Film("neuron", tuple(map(str, frames)), pictures)]
+            if options.moving
+            else [Film("neuron", (str(index),), (picture,)) for index, picture in zip(frames, pictures, strict=True)]
+        )
     for kind, draw in (("pair", neurons.pair), ("outputs", neurons.outputs)):
         if not wanted(options, kind) or not _allows(layer, kind, chosen, options):
             continue
@@ -186,7 +188,9 @@ def _methods(asked: tuple[str, ...]) -> tuple[str, ...]:
     known = [name for name in all_methods() if name not in LADDERS]
     for name in asked:
         if name not in known:
-            raise InputError(f"--methods {name}", "is not a method that bounds by itself", f"choose some of {', '.join(known)}")
+            raise InputError(
+                f"--methods {name}", "is not a method that bounds by itself", f"choose some of {', '.join(known)}"
+            )
     return asked or tuple(name for name in METHODS if name in known)
 
 
