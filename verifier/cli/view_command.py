@@ -41,8 +41,8 @@ Methods = Annotated[str | None, typer.Option(metavar="NAME,..", help="Methods to
 
 def view(
     network: options.Network,
+    out: Out,
     spec: options.Spec = None,
-    out: Out = ...,  # type: ignore[assignment]
     dataset: options.Dataset = None,
     index: options.Index = None,
     epsilon: options.Epsilon = None,

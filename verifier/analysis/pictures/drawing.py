@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from io import BytesIO
 from math import ceil
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from verifier.analysis.pictures.marks import COLOURS, Mark, Picture
-from verifier.analysis.pictures.margins import UNSAFE
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,7 +21,12 @@ PANEL, AXES = (5.4, 5.9), (0.85, 1.45, 4.3, 3.45)
 COLUMNS, LETTERS, DPI = 3, 82, 160
 INK, FAINT = "#1b1f24", "#5b6470"
 #: text stays text in SVG, and the same picture is the same file
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "verifier", "font.family": "sans-serif", "font.size": 9}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "verifier",
+    "font.family": "sans-serif",
+    "font.size": 9,
+}
 
 
 def draw(pictures: Sequence[Picture], form: Literal["svg", "png"]) -> bytes:
@@ -102,7 +106,7 @@ def _mark(axes: Axes, mark: Mark) -> Artist:
 
 def _strength(mark: Mark) -> tuple[float, float]:
     """Opacity of a polygon's inside and of its edge."""
-    if mark.label == UNSAFE:
+    if mark.faint:
         return 0.11, 0.25
     return (0.28, 0.6) if mark.role == "network" else (0.12, 1.0)
 

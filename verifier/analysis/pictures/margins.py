@@ -212,7 +212,7 @@ def _boundaries(prop: Property, pair: tuple[int, int], view: Window) -> list[Mar
         if len(beyond) > 2:
             distance = np.abs(beyond @ row - limit)
             on = beyond[distance <= 1e-9 * (1 + abs(limit) + distance.max())]
-            marks.append(Mark("area", UNSAFE, "unsafe", beyond))
+            marks.append(Mark("area", UNSAFE, "unsafe", beyond, faint=True))
             if len(on) >= 2:
                 marks.append(Mark("curve", BOUNDARY, "unsafe", hull(on), dashed=True))
     return marks

@@ -56,6 +56,7 @@ class Mark:
         role: a key of `COLOURS`.
         points: (N, 2).
         dashed: whether lines are broken.
+        faint: whether an area is background.
         note: written beside a bar.
         width: of lines, in points; where edges coincide, a wider one behind stays in sight.
     """
@@ -65,6 +66,7 @@ class Mark:
     role: str
     points: np.ndarray
     dashed: bool = False
+    faint: bool = False
     note: str = ""
     width: float = 1.7
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from verifier.analysis.pictures.margins import UNSAFE
 from verifier.analysis.pictures.marks import COLOURS, ROLES, Film, Mark, Picture
 
 #: digits of a coordinate: more than a screen can show
@@ -65,7 +64,7 @@ def _mark(mark: Mark) -> dict[str, Any]:
         "label": mark.label,
         "role": mark.role,
         "dashed": mark.dashed,
-        "faint": mark.label == UNSAFE,
+        "faint": mark.faint,
         "note": mark.note,
         "width": round(mark.width, 2),
         "points": [[_short(x), _short(y)] for x, y in np.asarray(mark.points).tolist()],

@@ -1,4 +1,4 @@
-"""Convex polygons in the plane: (N, 2) arrays of corners, anticlockwise; one or two corners are a point or a segment."""
+"""Convex polygons in the plane: (N, 2) arrays of corners, anticlockwise; one corner is a point, two are a segment."""
 
 from __future__ import annotations
 

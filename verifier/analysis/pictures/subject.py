@@ -23,7 +23,8 @@ from verifier.specs.robustness import Spec, resolve
 
 #: random points of the input set whose values are drawn
 SAMPLES = 600
-#: directions and steps of the search for extreme points, and the steps' first and last size as shares of half the set's extent
+#: directions and steps of the search for extreme points, and the first and last size of a step as shares of half the
+#: set's extent
 AIMS, STEPS, FIRST, LAST = 64, 24, 0.6, 0.05
 
 

@@ -188,9 +188,8 @@ def _methods(asked: tuple[str, ...]) -> tuple[str, ...]:
     known = [name for name in all_methods() if name not in LADDERS]
     for name in asked:
         if name not in known:
-            raise InputError(
-                f"--methods {name}", "is not a method that bounds by itself", f"choose some of {', '.join(known)}"
-            )
+            mend = f"choose some of {', '.join(known)}"
+            raise InputError(f"--methods {name}", "is not a method that bounds by itself", mend)
     return asked or tuple(name for name in METHODS if name in known)
 
 
