@@ -55,6 +55,8 @@ def test_bars_are_the_methods_bounds():
     for bar in bars[:2]:
         certified = float(bounds(graph, prop, bar.label)[0].min())
         assert bar.note.startswith(f"{certified:.4g} ") or certified > 0
+    (left, right), _ = picture.window
+    assert left < 0 < right and left < bars[-1].points[1, 0] < right
     attacked = float(bars[-1].note.removeprefix("attack "))
     assert all(bar.points[1, 0] <= attacked + 1e-3 for bar in bars[:2])
 

@@ -7,13 +7,17 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from tests.analysis.pictures.cases import chain, toy
 from verifier.analysis.pictures.drawing import draw
 from verifier.analysis.pictures.marks import COLOURS, ROLES
 from verifier.analysis.pictures.page import document, page
+from verifier.analysis.pictures.plane import area
 from verifier.analysis.pictures.view import KINDS, SHARES, ViewOptions, view
 from verifier.errors import InputError
+from verifier.specs.property import Property
+from verifier.specs.region import Box, LpBall
 
 QUICK = ("ibp", "crown")
 
@@ -102,3 +106,22 @@ def test_the_page_stands_alone():
 
 def test_every_role_has_a_colour_and_a_name():
     assert set(COLOURS) == set(ROLES) and len(set(COLOURS.values())) == len(COLOURS)
+
+
+def test_a_single_point_can_be_drawn():
+    graph, prop = chain()
+    point = Property(Box(*[prop.region.enclosing_box().lower] * 2), prop.unsafe)
+    films = view(graph, point, ViewOptions(methods=QUICK))
+    assert kinds(films) == list(KINDS)
+    assert draw([film.still for film in films], "png")
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_balls_can_be_drawn(norm: int):
+    graph, prop = chain()
+    box = prop.region.enclosing_box()
+    center = (box.lower + box.upper) / 2
+    ball = LpBall.checked(center, torch.full((1,), 0.5, dtype=torch.float64), box, norm)
+    (film,) = view(graph, Property(ball, prop.unsafe), ViewOptions(kinds=("logits",), methods=QUICK, moving=True))
+    areas = [area(frame.find("crown")[0]) for frame in film.frames]
+    assert areas == sorted(areas) and areas[0] < areas[-1]

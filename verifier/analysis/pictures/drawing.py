@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: inches: a panel, and its axes within it (left, bottom, width, height)
-PANEL, AXES = (5.4, 5.9), (0.85, 1.45, 4.3, 3.45)
+PANEL, AXES = (5.4, 5.9), (0.85, 1.45, 4.3, 3.36)
 #: panels in a row at most, letters in a line of a caption, dots per inch of PNG and of clouds in SVG
-COLUMNS, LETTERS, DPI = 3, 82, 160
+COLUMNS, LETTERS, DPI = 3, 88, 160
 INK, FAINT = "#1b1f24", "#5b6470"
 #: text stays text in SVG, and the same picture is the same file
 STYLE: dict[Any, Any] = {

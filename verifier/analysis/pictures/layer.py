@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.analysis.pictures.plane import clip, rectangle
+from verifier.analysis.pictures.plane import from_support, rectangle
 from verifier.analysis.pictures.subject import Subject, sampled
 from verifier.bounding.dual import Relaxation
 from verifier.bounding.octahedra import OctahedraOptions, octahedra
@@ -116,10 +116,7 @@ class Layer:
         about = self.about
         with torch.no_grad():
             found, _ = octahedra(about.placed, about.region, self.relaxation, self.source, groups, OctahedraOptions())
-        polygon = self.box(pair)
-        for normal, limit in zip(directions(2).numpy(), found[0, 0].cpu().numpy(), strict=True):
-            polygon = clip(polygon, normal, float(limit))
-        return polygon, found[0]
+        return from_support(directions(2).numpy(), found[0, 0].cpu().numpy()), found[0]
 
     def box(self, pair: Pair) -> np.ndarray:
         """The box of two neurons' inputs."""

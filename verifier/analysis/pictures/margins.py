@@ -44,8 +44,8 @@ def logits(
     return Picture(
         "logits",
         f"Outputs {pair[0]} and {pair[1]}",
-        f"Each polygon holds all values of both outputs: {DIRECTIONS} support functions, bounded by one method. "
-        + ("One that misses the unsafe side proves it out of reach." if boundaries else "")
+        f"Each polygon holds all values of both outputs: {DIRECTIONS} support functions, bounded by one method."
+        + (" One that misses the unsafe side proves it out of reach." if boundaries else "")
         + (f" Beyond the view: {', '.join(beyond)}." if beyond else "")
         + "".join(f" Alike: {', '.join(names)}." for names in _alike(polygons)),
         f"output {pair[0]}",

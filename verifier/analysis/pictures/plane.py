@@ -81,7 +81,11 @@ def directions(count: int) -> np.ndarray:
 
 
 def from_support(normals: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """The polygon of all p with ``<normal, p> <= limit`` for normals (D, 2), which reach around, and limits (D,)."""
+    """The polygon of all p with ``<normal, p> <= limit`` for normals (D, 2), which reach around, and limits (D,).
+
+    Limits are raised by a hair: those of a single point contradict each other when they are rounded.
+    """
+    limits = limits + SAME * (1 + np.abs(limits).max())
     reach = 4 * float(np.abs(limits).max()) + 1
     polygon = rectangle(np.array([-reach, -reach]), np.array([reach, reach]))
     for normal, limit in zip(normals, limits, strict=True):
