@@ -60,7 +60,12 @@ def _panel(figure: Figure, picture: Picture, left: float, bottom: float) -> None
     axes = figure.add_axes((*at(indent, AXES[1]), *size))
     figure.text(*at(0.2, PANEL[1] - 0.25), picture.title, va="top", fontsize=12, fontweight="bold", color=INK)
     figure.text(
-        *at(0.2, PANEL[1] - 0.52), fill(picture.caption, LETTERS), va="top", fontsize=8.2, color=FAINT, linespacing=1.35
+        *at(0.2, PANEL[1] - 0.52),
+        fill(picture.caption, LETTERS, break_on_hyphens=False),
+        va="top",
+        fontsize=8.2,
+        color=FAINT,
+        linespacing=1.35,
     )
     handles = {mark.label: _mark(axes, mark) for mark in picture.marks}
     _axes(axes, picture)

@@ -41,8 +41,8 @@ def neuron(layer: Layer, index: int) -> Picture:
     return Picture(
         "neuron",
         f"Neuron {index} of {layer.title}",
-        f"CROWN bounds its input to [{low:.3g}, {high:.3g}]. The filled hull is all that a relaxation of single neurons "
-        "can use; DeepPoly keeps a line on each side.",
+        f"CROWN bounds its input to [{low:.3g}, {high:.3g}]. The filled hull is all that a relaxation of single "
+        "neurons can use; DeepPoly keeps a line on each side.",
         f"input x of neuron {index}",
         f"output z = {layer.node.op}(x)",
         tuple(marks),
