@@ -15,8 +15,8 @@ from verifier.bounding.ladder import LadderOptions
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
-from verifier.pipeline import LADDERS
-from verifier.pipeline import methods as all_methods
+from verifier.schedule import LADDERS
+from verifier.schedule import methods as all_methods
 from verifier.specs.robustness import Spec
 
 #: kinds of pictures, in the order in which they are shown
