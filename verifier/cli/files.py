@@ -30,21 +30,21 @@ def check_writable(path: Path, flag: str) -> None:
         raise InputError(f"{flag} {path}", "cannot be written here", "name a file in a folder of yours")
 
 
-def write_whole(path: Path, text: str, flag: str) -> None:
-    """Write a file (or standard output) so that readers see the old content or the new, never a part.
+def write_whole(path: Path, content: str | bytes, flag: str) -> None:
+    """Write a file (or text to standard output) so that readers see the old content or the new, never a part.
 
     Raises:
         InputError: the file cannot be written; names the flag.
     """
-    if path == STDOUT:
-        sys.stdout.write(text)
+    if path == STDOUT and isinstance(content, str):
+        sys.stdout.write(content)
         return
     target = path.resolve()
     # A device or a pipe cannot be replaced by a file, and must not be.
     direct = target.exists() and not target.is_file()
     draft = target if direct else target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         if not direct:
             draft.replace(target)
     except OSError as error:

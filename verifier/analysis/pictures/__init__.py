@@ -1,0 +1,1 @@
+"""Pictures of relaxations in two dimensions; `verifier.analysis.pictures.view` makes them."""
