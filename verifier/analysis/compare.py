@@ -144,6 +144,7 @@ class _Comparing:
     def compare(self, chosen: Sequence[str], progress: Progress) -> Comparison:
         progress("attack")
         upper, counterexample = self.attack()
+        _load_gradients()
         intervals = self.evidence(self.prop, REFERENCE)
         reference = _bound(intervals)
         shared = None
@@ -293,6 +294,12 @@ def bisect(proves: Callable[[float], bool], start: float, tolerance: float) -> f
         middle = (low + high) / 2
         low, high = (middle, high) if proves(middle) else (low, middle)
     return low
+
+
+def _load_gradients() -> None:
+    """The first gradient of a vector makes torch load packages, which takes longer than bounding a small network."""
+    x = torch.ones(2, requires_grad=True)
+    torch.autograd.grad(2 * x, x, torch.ones(2))
 
 
 def _bound(found: Sequence[Evidence]) -> float | None:
