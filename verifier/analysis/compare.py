@@ -22,7 +22,6 @@ from verifier.errors import InputError, out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, find_device, place, require_bound_rules
 from verifier.pipeline import LADDERS, Evidence, bounding_methods, evidence, methods, verify
-from verifier.specs.property import Query
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Verified
 
@@ -238,7 +237,9 @@ class _Comparing:
         graph = found[0].problem.graph
         working = [one.working for one in found]
         measured = layers(graph, working, [one.working for one in intervals], self.options.seed)
-        taken = shared is not None and all(_same_boxes(graph, a, b.working) for a, b in zip(working, shared, strict=True))
+        taken = shared is not None and all(
+            _same_boxes(graph, a, b.working) for a, b in zip(working, shared, strict=True)
+        )
         boxes = self.sharer if taken and self.sharer is not None else OWN
         return replace(entry, layers=measured, rows=sum(_rows(one) for one in found), boxes=boxes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 #: colours that the colour-blind can tell apart (Okabe and Ito 2008), then two more
 _COLOURS = ("#999999", "#56B4E9", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#7A5195", "#5B4636")
 _MARKERS = "oDsv^P*Xh"
-_INK, _PALE = "#222222", "#DDDDDD"
-_STYLE: Mapping[str, Any] = {
+_INK, _PALE, _ATTACK = "#222222", "#DDDDDD", "#B00020"
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -47,7 +47,7 @@ def draw(comparisons: Sequence[Comparison], title: str = "") -> Figure:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(dict(_STYLE)):
+    with rc_context(_STYLE):
         layers = max((len(e.layers) for c in comparisons for e in c.entries), default=0)
         figure = Figure(figsize=(11, 8 if layers else 4.2), layout="constrained", dpi=150)
         grid = figure.add_gridspec(2 if layers else 1, 2, width_ratios=(1, 1.15))
@@ -112,7 +112,7 @@ def _gap_axis(axis: Any, which: str, axes: Axes) -> None:
     axes.set(**{f"{which}scale": "log"})
     low, high = sorted(getattr(axes, f"get_{which}lim")())
     plain = FuncFormatter(lambda value, _: f"{value:g}")
-    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 30 * low else (1.0, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(plain)
     axis.set_minor_formatter(NullFormatter())
     getattr(axes, f"set_{which}lim")(high, low)
@@ -132,17 +132,25 @@ def _waterfall(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     for place, ((method, bound), gap) in enumerate(zip(steps, gaps, strict=True)):
         before = gaps[place - 1] if place else start
         axes.barh(place, gap - before, 0.62, before, color=style[method][0])
-        axes.plot((gap, gap), (place - 0.31, min(place + 1.31, len(steps) - 0.69)), color=_INK, linewidth=0.8)
+        axes.plot((gap, gap), (place - 0.31, place + 1.31), color=_INK, linewidth=0.8)
         gain = f"+{bound - steps[place - 1][1]:.3g}" if place else ""
         for x, text in ((1.13, f"{bound:+.4g}"), (1.3, gain)):
             axes.text(x, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8.5)
-    for x, text in ((1.13, "bound"), (1.3, "gain")):
-        axes.text(x, -0.75, text, transform=axes.get_yaxis_transform(), ha="right", fontsize=8, color="#666666")
-    axes.text(1.13, len(steps) - 0.3, f"attack {upper:+.4g}", transform=axes.get_yaxis_transform(), ha="right", va="top",
-              fontsize=8.5, color="#B00020")  # fmt: skip
-    axes.set_yticks(range(len(steps)), [method for method, _ in steps])
-    axes.set_ylim(len(steps) - 0.4, -0.6)
-    axes.set_xlim(0.8 * gaps[-1], start)
+    end = 0.8 * gaps[-1]
+    axes.barh(
+        len(steps), end - gaps[-1], 0.62, gaps[-1], facecolor="white", edgecolor=_ATTACK, hatch="////", linewidth=0
+    )
+    left = f"+{upper - steps[-1][1]:.3g}"
+    for x, y, text, colour in (
+        (1.13, len(steps), f"{upper:+.4g}", _ATTACK),
+        (1.3, len(steps), left, _ATTACK),
+        (1.13, -0.75, "bound", "#666666"),
+        (1.3, -0.75, "gain", "#666666"),
+    ):
+        axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8.5, color=colour)
+    axes.set_yticks(range(len(steps) + 1), [*(method for method, _ in steps), "up to the attack"])
+    axes.set_ylim(len(steps) + 0.6, -0.6)
+    axes.set_xlim(end, start)
     _gap_axis(axes.xaxis, "x", axes)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"{_GAP} (log scale)")
@@ -153,7 +161,9 @@ def _mean_bounds(comparisons: Sequence[Comparison]) -> tuple[list[tuple[str, flo
 
     Methods that have bounded no query are left out.
     """
-    methods = [e.method for e in comparisons[0].entries if any(c.entry(e.method).bound is not None for c in comparisons)]
+    methods = [
+        e.method for e in comparisons[0].entries if any(c.entry(e.method).bound is not None for c in comparisons)
+    ]
     whole = [c for c in comparisons if all(c.entry(method).bound is not None for method in methods)]
     if not whole or not methods:
         return [], None, 0

@@ -69,14 +69,16 @@ def summary_table(comparisons: Sequence[Comparison]) -> Table:
 
 def as_text(comparisons: Sequence[Comparison]) -> str:
     """All tables as plain text."""
+    tables = [query_table(comparison, comparison.name) for comparison in comparisons]
+    return "\n".join(plain(table) for table in tables + [summary_table(comparisons)] * (len(comparisons) > 1))
+
+
+def plain(table: Table) -> str:
+    """A table as lines of text, without colours, and as wide as it wants to be."""
     from rich.console import Console
 
     text = StringIO()
-    console = Console(file=text, width=_WIDE, highlight=False, color_system=None)
-    for comparison in comparisons:
-        console.print(query_table(comparison, comparison.name))
-    if len(comparisons) > 1:
-        console.print(summary_table(comparisons))
+    Console(file=text, width=_WIDE, highlight=False, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

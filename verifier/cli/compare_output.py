@@ -13,13 +13,10 @@ from verifier.cli.request import Inputs, Request
 from verifier.cli.results import versions
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.status import Status
+    from rich.table import Table
 
     from verifier.analysis.comparison import Comparison
-
-#: characters of a line where there is no terminal
-_WIDE = 200
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,7 @@ class Screen:
 
         if self.status is not None:
             self.status.stop()
-        _console().print(query_table(one.found, one.name()))
-        sys.stdout.flush()
+        _print(query_table(one.found, one.name()))
         if self.status is not None:
             self.status.start()
 
@@ -133,7 +129,7 @@ class Screen:
         if self.answers and self.total > 1:
             from verifier.analysis.tables import summary_table
 
-            _console().print(summary_table([one.found for one in made]))
+            _print(summary_table([one.found for one in made]))
 
     def __enter__(self) -> Screen:
         return self
@@ -147,8 +143,13 @@ class Screen:
             self.status.stop()
 
 
-def _console() -> Console:
-    """On a terminal as wide as it is; elsewhere wide enough for every table."""
-    from rich.console import Console
+def _print(table: Table) -> None:
+    """In colours on a terminal, as plain text elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
 
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDE)
+        Console(highlight=False).print(table)
+    else:
+        from verifier.analysis.tables import plain
+
+        print(plain(table), flush=True)
