@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import verifier
@@ -26,7 +27,7 @@ SLACK = 1e-4
 
 
 @pytest.fixture(scope="session")
-def shared(digits: Case) -> Comparison:
+def on_crown(digits: Case) -> Comparison:
     """All methods over CROWN's boxes, where some of them prove the query and others do not."""
     return compare(digits.graph, digits.at(0.09), boxes="shared")
 
@@ -41,23 +42,49 @@ def bounds(comparison: Comparison, *methods: str) -> list[float]:
     return [bound for bound in found if bound is not None]
 
 
-def test_the_law_of_order_on_shared_boxes(shared: Comparison):
+def test_the_law_of_order_on_shared_boxes(on_crown: Comparison):
     names = ("ibp", "crown-ibp", "alpha-crown", "triangle-lp")
-    found = bounds(shared, *names)
-    assert len(found) == len(names) and shared.upper is not None
-    for lower, higher in zip(found, [*found[1:], shared.upper], strict=True):
+    found = bounds(on_crown, *names)
+    assert len(found) == len(names) and on_crown.upper is not None
+    for lower, higher in zip(found, [*found[1:], on_crown.upper], strict=True):
         assert lower <= higher + SLACK
-    assert all(entry.bound is not None and entry.bound <= shared.upper + SLACK for entry in shared.entries)
-    (crown,), (joint,) = bounds(shared, "crown"), bounds(shared, "k-relu")
+    assert all(entry.bound is not None and entry.bound <= on_crown.upper + SLACK for entry in on_crown.entries)
+    (crown,), (joint,) = bounds(on_crown, "crown"), bounds(on_crown, "k-relu")
     assert crown == pytest.approx(found[1]) and joint >= crown - SLACK
 
 
-def test_every_method_that_bounds_is_there_and_takes_the_shared_boxes(shared: Comparison):
-    assert tuple(entry.method for entry in shared.entries) == pipeline.bounding_methods()
+def test_every_method_that_bounds_is_there_and_takes_the_shared_boxes(on_crown: Comparison):
+    assert tuple(entry.method for entry in on_crown.entries) == pipeline.bounding_methods()
     assert set(METHODS) <= set(pipeline.bounding_methods())
-    for entry in shared.entries:
+    for entry in on_crown.entries:
         assert entry.boxes == "crown", entry.method
-        assert [layer.width for layer in entry.layers] == [layer.width for layer in shared.entries[2].layers]
+        assert [layer.width for layer in entry.layers] == [layer.width for layer in on_crown.entries[2].layers]
+
+
+def test_shared_boxes_are_shared_in_one_precision(digits: Case, monkeypatch: pytest.MonkeyPatch):
+    """Linear programs are solved in float64, while other methods work on a large network in float32."""
+    monkeypatch.setattr(pipeline, "FLOAT64_UP_TO", 0)
+    made = compare(digits.graph, digits.at(0.05), ["crown", "triangle-lp"], boxes="shared")
+    crown, triangle = bounds(made, "crown", "triangle-lp")
+    assert crown <= triangle and [entry.boxes for entry in made.entries] == ["crown", "crown"]
+    (alone,) = bounds(compare(digits.graph, digits.at(0.05), ["crown"]), "crown")
+    assert alone == pytest.approx(crown, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnist_6x100", "mnist_convsmall"])
+def test_the_law_of_order_on_public_networks(shared: Path, name: str):
+    graph = verifier.load(shared / "eran" / f"{name}.onnx")
+    random = np.random.default_rng(5)
+    x = random.uniform(size=graph.input_shape)
+    prop = verifier.robustness(x, 0, epsilon=0.01)
+    names = ("ibp", "crown", "alpha-crown", "triangle-lp")
+    made = compare(graph, prop, names, boxes="shared")
+    found = bounds(made, *names)
+    assert len(found) == len(names) and made.upper is not None
+    size = abs(found[-1]) + abs(made.upper)
+    for lower, higher in zip(found, [*found[1:], made.upper], strict=True):
+        assert lower <= higher + 1e-5 * size
 
 
 def test_the_attack_does_not_stop_at_zero(digits: Case):
@@ -177,8 +204,8 @@ def test_bisection_ends_at_the_truth(truth: float, start: float):
     assert bisect(lambda x: True, 1.0, 0.1) > 1000
 
 
-def test_json_and_csv_have_their_fields(own: Comparison, shared: Comparison):
-    made = json.loads(json.dumps(as_object(shared), allow_nan=False))
+def test_json_and_csv_have_their_fields(own: Comparison, on_crown: Comparison):
+    made = json.loads(json.dumps(as_object(on_crown), allow_nan=False))
     assert set(made) == {"upper_bound", "falsified", "counterexample", "reference", "methods"}
     fields = set(COLUMNS) - {"upper_bound", "falsified"} | {"layers"}
     assert all(set(entry) == fields for entry in made["methods"])
@@ -203,8 +230,8 @@ def test_the_text_has_every_method_and_the_attack(own: Comparison):
     assert "attack" in text and "2 queries, 0 of them falsified" in text
 
 
-def test_the_picture_has_three_panels_and_is_written(own: Comparison, shared: Comparison, tmp_path: Path):
-    figure = draw([shared, shared], "two")
+def test_the_picture_has_three_panels_and_is_written(own: Comparison, on_crown: Comparison, tmp_path: Path):
+    figure = draw([on_crown, on_crown], "two")
     assert [axes.get_title(loc="left").split(":")[0].split(";")[0] for axes in figure.axes] == [
         "Bound against time",
         "Waterfall",

@@ -139,6 +139,8 @@ class _Comparing:
         self.logits, self.query = to_logits(graph, self.original_query)
         require_bound_rules(self.logits)
         self.sharer = {OWN: None, SHARED: SHARED_BY}.get(options.boxes, options.boxes)
+        # programs are solved in float64, other methods on large networks in float32: to share boxes is to share that
+        self.dtype = torch.float64 if options.dtype is None and self.sharer is not None else options.dtype
 
     def compare(self, chosen: Sequence[str], progress: Progress) -> Comparison:
         progress("attack")
@@ -191,7 +193,7 @@ class _Comparing:
             shared,
             timeout=options.timeout,
             device=options.device,
-            dtype=options.dtype,
+            dtype=self.dtype,
             seed=options.seed,
             memory=options.memory,
             ladder=ladder,

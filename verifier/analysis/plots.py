@@ -33,6 +33,8 @@ _STYLE: dict[Any, Any] = {
 _GAP = "attack's margin - certified margin"
 #: of a method that takes no measurable time
 _LEAST_SECONDS = 1e-4
+#: lower quartile of width ratios below which a log scale shows more, and where that scale ends at the latest
+_SMALL_RATIO, _LEAST_RATIO = 0.05, 1e-5
 
 
 def draw(comparisons: Sequence[Comparison], title: str = "") -> Figure:
@@ -199,11 +201,24 @@ def _widths(axes: Axes, comparisons: Sequence[Comparison]) -> None:
         artists["boxes"][0].set_label(method)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.set_ylim(0, 1.04)
+    _ratio_axis(axes, [box["q1"] for boxes in drawn.values() for box in boxes.values()])
     axes.grid(axis="x", visible=False)
     axes.set_ylabel("width / width by IBP")
     axes.set_title("Width of each activation's input: quartiles and range, mean as a diamond")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _ratio_axis(axes: Axes, values: Sequence[float]) -> None:
+    """From 0 to 1; on a log scale where deep layers have ratios that could not be told from 0."""
+    from matplotlib.ticker import FuncFormatter
+
+    least = min((value for value in values if value > 0), default=1.0)
+    if least < _SMALL_RATIO:
+        axes.set_yscale("log")
+        axes.set_ylim(max(least / 2, _LEAST_RATIO), 1.25)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axes.set_ylim(0, 1.04)
 
 
 def _boxes(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:

@@ -40,7 +40,7 @@ def query_table(comparison: Comparison, title: str = "") -> Table:
             entry.method,
             _number(entry.bound, "+.4f"),
             _NONE if entry.bound is None else "[green]yes[/]" if entry.verified else "[yellow]no[/]",
-            _number(entry.gap_closed, ".1%"),
+            _number(entry.gap_closed, ".2%"),
             _widths(entry),
             _number(entry.area, ".3g"),
             f"{entry.seconds:.2f}",
@@ -50,7 +50,7 @@ def query_table(comparison: Comparison, title: str = "") -> Table:
         )
     table.add_section()
     word = "[red]falsified[/]" if comparison.falsified else ""
-    table.add_row("attack", _number(comparison.upper, "+.4f"), word, "" if comparison.upper is None else "100.0%")
+    table.add_row("attack", _number(comparison.upper, "+.4f"), word, "" if comparison.upper is None else "100.00%")
     return table
 
 
@@ -87,7 +87,7 @@ def _summary_cells(row: Summary) -> list[str]:
         row.method,
         f"{row.verified}/{row.queries}",
         f"{row.bounded}/{row.queries}",
-        _number(row.gap_closed, ".1%"),
+        _number(row.gap_closed, ".2%"),
         _number(row.width, ".2f"),
         _number(row.seconds, ".2f"),
         f"{row.memory / 2**20:.1f} MiB",
