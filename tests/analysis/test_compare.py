@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,20 @@ def test_shared_boxes_are_shared_in_one_precision(digits: Case, monkeypatch: pyt
     assert crown <= triangle and [entry.boxes for entry in made.entries] == ["crown", "crown"]
     (alone,) = bounds(compare(digits.graph, digits.at(0.05), ["crown"]), "crown")
     assert alone == pytest.approx(crown, abs=1e-3)
+
+
+def test_a_query_of_two_properties_is_as_good_as_the_worse_one(digits: Case):
+    parts = [digits.at(epsilon).property(10) for epsilon in (0.02, 0.05)]
+    names = ("ibp", "crown", "k-relu")
+    whole, worse = (compare(digits.graph, spec, names) for spec in (verifier.Query(tuple(parts)), parts[1]))
+    assert bounds(whole, *names) == pytest.approx(bounds(worse, *names), abs=1e-6)
+    assert [entry.verified for entry in whole.entries] == [entry.verified for entry in worse.entries]
+    assert whole.upper == pytest.approx(worse.upper, abs=0.05) and whole.reference == pytest.approx(worse.reference)
+
+
+def test_a_graph_without_a_file_is_compared_but_not_falsified(digits: Case):
+    made = compare(replace(digits.graph, file=None), digits.at(0.3), ["ibp"])
+    assert not made.falsified and made.upper is not None and made.upper < 0
 
 
 @pytest.mark.slow
