@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import verifier
-from verifier import pipeline
+from verifier import schedule
 from verifier.attacks import pgd
 from verifier.bounding import ladder
 from verifier.verdict import Reason
@@ -34,7 +34,7 @@ def test_a_rung_is_tried_again_with_smaller_chunks(network, monkeypatch: pytest.
             raise RuntimeError(COMPLAINT)
         return ladder.crown(problem, options, deadline)
 
-    monkeypatch.setitem(pipeline.RUNGS, "crown", scarce)
+    monkeypatch.setitem(schedule.RUNGS, "crown", scarce)
     verdict = verifier.verify(network, around(0, 0.005), method="crown")
     assert isinstance(verdict, verifier.Verified)
     assert chunks == [chunks[0] >> i for i in range(4)]
@@ -49,7 +49,7 @@ def test_a_batch_of_properties_is_divided(network, monkeypatch: pytest.MonkeyPat
             raise MemoryError
         return ladder.crown(problem, options, deadline)
 
-    monkeypatch.setitem(pipeline.RUNGS, "crown", scarce)
+    monkeypatch.setitem(schedule.RUNGS, "crown", scarce)
     properties = tuple(around(i, 0.002).property(10) for i in range(3))
     verdict = verifier.verify(network, verifier.Query(properties), method="crown")
     assert isinstance(verdict, verifier.Verified)
@@ -63,7 +63,7 @@ def test_a_rung_without_any_memory_is_passed_over(rung: str, network, monkeypatc
     def starving(problem, options, deadline=None):
         raise MemoryError
 
-    monkeypatch.setitem(pipeline.RUNGS, rung, starving)
+    monkeypatch.setitem(schedule.RUNGS, rung, starving)
     assert isinstance(verifier.verify(network, around(0, 0.02)), verifier.Verified)
     verdict = verifier.verify(network, around(0, 0.02), method=rung)
     assert isinstance(verdict, verifier.Undecided) and verdict.reason is Reason.MEMORY
@@ -88,16 +88,16 @@ def test_other_errors_are_not_hidden(network, monkeypatch: pytest.MonkeyPatch):
     def broken(problem, options, deadline=None):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setitem(pipeline.RUNGS, "crown", broken)
+    monkeypatch.setitem(schedule.RUNGS, "crown", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         verifier.verify(network, around(0, 0.005), method="crown")
 
 
 def test_a_store_without_room_is_said(network):
     """Half of the limit is for the store; its roots alone take more."""
-    whole = verifier.verify(network, around(0, 0.05), method="branch-and-bound")
+    whole = verifier.verify(network, around(3, 0.06), method="branch-and-bound")
     assert isinstance(whole, verifier.Verified) and whole.subproblems > 0
-    verdict = verifier.verify(network, around(0, 0.05), method="branch-and-bound", memory=10_000)
+    verdict = verifier.verify(network, around(3, 0.06), method="branch-and-bound", memory=10_000)
     assert isinstance(verdict, verifier.Undecided) and verdict.reason is Reason.MEMORY
 
 
@@ -112,5 +112,5 @@ def test_a_search_keeps_to_the_limit(root: Path):
 def test_subproblems_are_those_of_the_search(network):
     assert verifier.verify(network, around(0, 0.005)).subproblems == 0
     seen = []
-    verdict = verifier.verify(network, around(0, 0.05), method="branch-and-bound", watch=seen.append)
+    verdict = verifier.verify(network, around(3, 0.06), method="branch-and-bound", watch=seen.append)
     assert seen and 0 < max(standing.subproblems for standing in seen) <= verdict.subproblems

@@ -20,13 +20,26 @@ from torch import Tensor
 from verifier.attacks.parity import check_parity
 from verifier.attacks.pgd import PgdOptions, attack
 from verifier.attacks.replay import Replayer, replay
-from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, alpha_fixed, certify
+from verifier.bounding.ladder import Bounds, LadderOptions, Problem, certify
 from verifier.bounding.rows import stack_rows
 from verifier.bounding.tail import to_logits
 from verifier.errors import InputError, out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place, require_bound_rules
 from verifier.operators.cost import multiply_adds
+from verifier.schedule import (
+    ATTACK,
+    ATTACK_AGAIN,
+    LINEAR_PROGRAMS,
+    MILP,
+    SEARCH,
+    attack_until,
+    bounding,
+    ladder_of,
+    rung_until,
+    search_until,
+    worthwhile,
+)
 from verifier.search.branch_and_bound import Search, free_dimensions
 from verifier.search.memory import Memory
 from verifier.search.result import SearchOptions, Standing, Watch
@@ -35,29 +48,8 @@ from verifier.specs.region import Box, stack
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
 
-#: rungs that look for a counterexample: a short attack, and a long one from other starting points
-ATTACK, ATTACK_AGAIN = "attack", "attack-again"
-#: complete search, which goes on where it stopped when it comes again
-SEARCH = "branch-and-bound"
-#: complete search by linear programs, likewise
-MILP = "milp"
-#: methods by a solver of linear programs, which works in float64
-LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
-#: ladders by method: what comes before an attack is cheaper than it
-LADDERS = {
-    "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", SEARCH, ATTACK_AGAIN, SEARCH),
-    SEARCH: ("crown", "alpha-crown", SEARCH, ATTACK, SEARCH),
-    MILP: ("crown", "alpha-crown", MILP, ATTACK, MILP),
-}
-#: rungs that a search by input splitting does not need
-ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown")
-RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
 FLOAT64_UP_TO = 100_000
-#: share of the remaining time that an attack may take
-ATTACK_SHARE = 0.2
-#: share of the remaining time that the search may take before the long attack, and seconds of it without a deadline
-SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
 #: points that onnxruntime may refuse as counterexamples before a search is given up
 REFUSALS = 1000
 #: rounds of the long attack
@@ -174,34 +166,9 @@ def evidence(
         batch, ladder = run.batch(numbers), run.ladder()
         if over is not None:
             ladder = replace(ladder, over=over[number].working.relaxation)
-        found = _rung(method)(batch.problem, ladder, run.deadline)
+        found = bounding(method)(batch.problem, ladder, run.deadline)
         taken.append(Evidence(found, *run.certified(batch, found)))
     return taken
-
-
-def _rung(name: str):
-    if name == "auto-lirpa":
-        from verifier.bounding.auto_lirpa import reference  # an optional package behind it
-
-        return reference
-    if name in LINEAR_PROGRAMS:
-        from verifier.bounding.lp.method import triangle_lp  # scipy's sparse matrices behind them
-        from verifier.bounding.refine import refined_lp
-
-        return {"triangle-lp": triangle_lp, "refined-lp": refined_lp}[name]
-    if name not in RUNGS:
-        raise InputError("--method", f"'{name}' is not a method", f"choose one of {', '.join(methods())}")
-    return RUNGS[name]
-
-
-def methods() -> tuple[str, ...]:
-    """Names that ``--method`` takes."""
-    return ("auto", *bounding_methods(), SEARCH, MILP, "auto-lirpa")
-
-
-def bounding_methods() -> tuple[str, ...]:
-    """Those of them that bound without a search, by this engine."""
-    return (*METHODS, *LINEAR_PROGRAMS)
 
 
 @dataclass(frozen=True)
@@ -222,10 +189,7 @@ class _Run:
         self.options, self.progress, self.watch = options, progress, watch
         self.memory, self.starved = Memory(options.memory), False
         self.deadline = None if options.timeout is None else self.started + options.timeout
-        self.rungs = LADDERS.get(options.method) or (options.method, ATTACK)
-        for name in self.rungs:
-            if name not in (ATTACK, ATTACK_AGAIN, SEARCH, MILP):
-                _rung(name)
+        self.rungs = ladder_of(options.method)
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
         require_bound_rules(self.graph)
@@ -287,9 +251,7 @@ class _Run:
         """All rungs, until one of them decides or the time is over."""
         limit, counterexample = self.options.search.input_dimensions, None
         few_inputs = all(free_dimensions(prop.region) <= limit for prop in self.query.properties)
-        for name in self.rungs:
-            if few_inputs and SEARCH in self.rungs and name in ONLY_FOR_MANY_INPUTS:
-                continue
+        for name in worthwhile(self.rungs, self.graph, few_inputs):
             if self.late():
                 break
             with self.sparing():
@@ -327,7 +289,10 @@ class _Run:
                 continue
             try:
                 batch = self.batch(numbers)
-                found = _rung(name)(batch.problem, self.ladder(), self.deadline)
+                known = before[numbers][1].relaxation if numbers in before else None
+                found = bounding(name)(
+                    replace(batch.problem, known=known), self.ladder(), rung_until(name, self.rungs, self.deadline)
+                )
                 still_open += self.settle(name, batch, found)
                 self.evidence.append((batch, found))
             except (MemoryError, RuntimeError) as error:
@@ -360,7 +325,7 @@ class _Run:
             self.searches = [(batch, self._start_search(batch, found, replayer)) for batch, found in self.evidence]
         for left, (batch, search) in zip(range(len(self.searches), 0, -1), self.searches, strict=True):
             with self.sparing():
-                search.run(self._search_until(left, first))
+                search.run(search_until(self.deadline, left, first))
             if self.confirmed:
                 return self.confirmed[0]
             result = search.result()
@@ -401,13 +366,6 @@ class _Run:
             return MilpSearch(exact, found, wanted, options, judge, tell)
         return Search(batch.problem, exact, found, wanted, options, judge, tell)
 
-    def _search_until(self, batches: int, first: bool) -> float | None:
-        """When the search has to stop that is the first of so many batches that remain."""
-        now = monotonic()
-        if self.deadline is None:
-            return now + SEARCH_SECONDS if first else None
-        return now + (SEARCH_SHARE if first else 1.0) * (self.deadline - now) / batches
-
     def settle(self, name: str, batch: _Batch, found: Bounds) -> list[int]:
         """Record margins, keep proofs, and return the numbers that stay open."""
         problem, found, proved = self.certified(batch, found)
@@ -424,14 +382,11 @@ class _Run:
         return certify(batch.problem, found, lambda: self.problem(batch.numbers, torch.float64))
 
     def attack(self, name: str, replayer: Replayer) -> Counterexample | None:
-        now, until = monotonic(), self.deadline
         options = replace(self.options.attack, rounds=1, seed=self.options.seed)
         if name == ATTACK_AGAIN:
             options = replace(options, rounds=MORE_ROUNDS, seed=self.options.seed + 1)
-        if until is not None:
-            until = now + ATTACK_SHARE * (until - now)
         targets = Query(tuple(self.query.properties[i] for i in self.open), self.query.name)
-        found = attack(self.placed, targets, options, replayer, until)
+        found = attack(self.placed, targets, options, replayer, attack_until(self.deadline))
         if not isinstance(found, Counterexample):
             self.disagreed = self.disagreed or found.margin <= 0
             return None

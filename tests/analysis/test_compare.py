@@ -13,7 +13,7 @@ import pytest
 
 import verifier
 from tests.analysis.conftest import Case
-from verifier import pipeline
+from verifier import pipeline, schedule
 from verifier.analysis import compare as module
 from verifier.analysis.compare import Radius, bisect, compare
 from verifier.analysis.comparison import Comparison, Entry, summarise
@@ -55,8 +55,8 @@ def test_the_law_of_order_on_shared_boxes(on_crown: Comparison):
 
 
 def test_every_method_that_bounds_is_there_and_takes_the_shared_boxes(on_crown: Comparison):
-    assert tuple(entry.method for entry in on_crown.entries) == pipeline.bounding_methods()
-    assert set(METHODS) <= set(pipeline.bounding_methods())
+    assert tuple(entry.method for entry in on_crown.entries) == schedule.bounding_methods()
+    assert set(METHODS) <= set(schedule.bounding_methods())
     for entry in on_crown.entries:
         assert entry.boxes == "crown", entry.method
         assert [layer.width for layer in entry.layers] == [layer.width for layer in on_crown.entries[2].layers]
@@ -138,7 +138,7 @@ def test_a_method_that_cannot_run_gives_its_reason(digits: Case, monkeypatch: py
 
         return method
 
-    monkeypatch.setattr(pipeline, "_rung", refuse)
+    monkeypatch.setattr(pipeline, "bounding", refuse)
     made = compare(digits.graph, digits.at(0.05), ["ibp", "crown"], radius=Radius(digits.at, 0.05, 0.05))
     entry = made.entry("crown")
     assert entry.bound is None and not entry.verified and entry.certified_epsilon is None

@@ -18,11 +18,14 @@ from verifier.bounding.intermediate import (
     IntermediateOptions,
     by_dual,
     by_steps,
+    intersect_rows,
     interval_only,
     relax_network,
     unit_rows,
 )
 from verifier.bounding.interval import interval_boxes
+from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate
+from verifier.bounding.rows import Rows
 from verifier.operators import place
 from verifier.specs.region import Box, LpBall
 
@@ -167,3 +170,30 @@ def test_two_activations_of_one_value_share_its_box():
     found = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
     ((rows, _),) = found.steps[hidden]
     assert len(found.envelopes) == 3 and sorted(rows.flatten().tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "residual", "sigmoid"])
+@pytest.mark.parametrize("method", ["alpha-crown", "k-relu"])
+def test_what_is_known_is_built_upon(name: str, method: str):
+    """A rung that begins from the boxes of another never has a looser box than that one, and can prove its own."""
+    one = case(name, "box", seed=3, batch=2)
+    C = one.C.expand(2, *one.C.shape[1:])
+    rows = Rows(
+        Objective(one.graph.output, C, torch.zeros(C.shape[:2], dtype=C.dtype)), torch.zeros(C.shape[:2]).long(), (1, 1)
+    )
+    before = METHODS["crown"](Problem(one.graph, one.region, rows), LadderOptions(), None)
+    after = METHODS[method](Problem(one.graph, one.region, rows, before.relaxation), LadderOptions(), None)
+    for source, steps in before.relaxation.steps.items():
+        old, new = before.relaxation.boxes[source], after.relaxation.boxes[source]
+        assert bool((new.lower >= old.lower).all()) and bool((new.upper <= old.upper).all())
+        assert after.relaxation.steps[source][: len(steps)] == steps
+    again = reevaluate(Problem(one.graph, one.region, rows), after)
+    assert bool((again.lower >= after.lower - 1e-6 * (1 + after.lower.abs())).all())
+
+
+def test_bounds_that_overflowed_say_nothing():
+    """A box that is not a number would pass for one above zero."""
+    box = Box(torch.tensor([[-1.0, -2.0, -3.0]]), torch.tensor([[1.0, 2.0, 3.0]]))
+    bound = torch.tensor([[torch.nan, torch.inf, -0.5, torch.inf, torch.nan, -torch.inf]])
+    cut = intersect_rows(box, torch.tensor([[0, 1, 2]]), bound)
+    assert (cut.lower.tolist(), cut.upper.tolist()) == ([[-1.0, -2.0, -0.5]], [[1.0, 2.0, 3.0]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.laws.networks import case
-from verifier import pipeline
+from verifier import schedule
 from verifier.bounding.dual import Objective
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network, standing
 from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, crown, reevaluate
@@ -23,12 +23,12 @@ def problem(seed: int, dtype: torch.dtype = torch.float64) -> Problem:
     return Problem(graph, made.region.to(dtype, "cpu"), rows)
 
 
-@pytest.mark.parametrize("method", pipeline.bounding_methods())
+@pytest.mark.parametrize("method", schedule.bounding_methods())
 @pytest.mark.parametrize("seed", [0, 3])
 def test_the_boxes_are_taken_and_the_evidence_can_be_evaluated_again(method: str, seed: int):
     single = problem(seed, torch.float32)
     first = crown(single, LadderOptions())
-    found: Bounds = pipeline._rung(method)(single, LadderOptions(over=first.relaxation), None)
+    found: Bounds = schedule.bounding(method)(single, LadderOptions(over=first.relaxation), None)
     for node in single.graph.nodes[1:]:
         if OPERATORS[node.op].envelope is not None:
             source = node.inputs[0]

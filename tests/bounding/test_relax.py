@@ -48,6 +48,18 @@ def test_relax_is_its_definition(
         torch.testing.assert_close(mine, torchs, rtol=1e-12, atol=1e-12)
 
 
+def test_every_coefficient_is_one_product():
+    """Also beside a line that is much steeper: the allowance for rounding counts the line that is taken alone."""
+    A = torch.tensor([[[-3.0, 3.0]]], dtype=torch.float64)
+    tiny, steep = (torch.full((1, 1, 2), slope, dtype=torch.float64) for slope in (1e-17, 1.0))
+    assert torch.equal(
+        relax(A, (steep, None), (tiny, None))[0], torch.tensor([[[-3.0 * 1e-17, 3.0]]], dtype=torch.float64)
+    )
+    assert torch.equal(
+        relax(A, (tiny, None), (steep, None))[0], torch.tensor([[[-3.0, 3.0 * 1e-17]]], dtype=torch.float64)
+    )
+
+
 def test_only_asked_gradients_are_computed():
     A = torch.tensor([[[1.0, -2.0]]])
     slope = torch.ones(1, 1, 2, requires_grad=True)

@@ -1,16 +1,24 @@
-"""Windows are another way to evaluate the dual function at CROWN's point: the values must be those of the dense way."""
+"""Windows are another way to evaluate the dual function: the values must be those of the dense way."""
 
 from __future__ import annotations
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-from verifier.bounding.dual import DualPoint, lower_bound
-from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network, unit_rows
-from verifier.bounding.window_shapes import largest_window
+from tests.bounding.convolutional import convolutional
+from verifier.bounding.ascent import AscentOptions
+from verifier.bounding.dual import DualPoint, WindowPoint, linear_bound, lower_bound
+from verifier.bounding.intermediate import IntermediateOptions, by_dual, interval_only, relax_network, unit_rows
+from verifier.bounding.window_shapes import Entries, Window, largest_window
 from verifier.bounding.windows import WindowRows
 from verifier.graph.ir import Graph, Node
-from verifier.operators import place
+from verifier.operators import evaluate_all, place
 from verifier.specs.box import Box
 
 
@@ -69,3 +77,80 @@ def test_windows_are_used_where_they_are_small_and_refused_where_they_do_not_app
     flat = Node("flat", "reshape", ("c4",), {"shape": (1, graph.shapes["c4"][1] * 5 * 6)})
     longer = Graph((*graph.nodes, flat), "x", "flat", {**graph.shapes, "flat": flat.attributes["shape"]})
     assert largest_window(longer, region, "flat") is None
+
+
+class _Watched(WindowRows):
+    """Notes where the windows of activations lie."""
+
+    def _envelope(self, window: Window, node: Node):
+        self.windows = {**getattr(self, "windows", {}), node.name: window}
+        return super()._envelope(window, node)
+
+
+def _scattered(weight: Tensor, window: Window, entries: Entries, shape: tuple[int, ...]) -> Tensor:
+    """Weights under windows (N, 2, h, w, C) on whole maps (N, 2, *X), with others where no window lies."""
+    dense = torch.rand(*weight.shape[:2], *shape, dtype=weight.dtype)
+    for n, i, j in product(range(len(weight)), *(range(extent) for extent in window.extent)):
+        row, column = (int(entries.position[n, k]) * window.stride[k] + window.offset[k] + (i, j)[k] for k in (0, 1))
+        if 0 <= row < shape[-2] and 0 <= column < shape[-1]:
+            dense[n, :, 0, :, row, column] = weight[n, :, i, j]
+    return dense
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32))
+def test_any_dual_point_under_windows_gives_its_dense_bounds(seed: int):
+    """All activations, slopes and shapes; the dense way is the plain push to the input."""
+    random = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    graph = place(convolutional(random))
+    batch, count = (int(n) for n in random.integers(1, 4, 2))
+    centre = torch.randn(batch, *graph.input_shape, dtype=torch.float64)
+    region = Box(centre - 0.4, centre + 0.3)
+    relaxation = relax_network(graph, region, interval_only)
+    name = graph.output
+    size = torch.Size(graph.shapes[name]).numel()
+    rows = torch.as_tensor(random.integers(0, size, (batch, count)))
+    entries = _Watched(graph, region, relaxation, name, rows)
+    point = {
+        node: tuple(None if w is None else torch.rand_like(w) for w in pair)
+        for node, pair in entries.start().weights.items()
+    }
+    dense = {
+        node: tuple(None if w is None else _dense_rows(entries, w, node, graph, rows) for w in pair)
+        for node, pair in point.items()
+    }
+    objective = unit_rows(graph, name, rows, torch.float64)
+    linear = linear_bound(graph, relaxation.envelopes, objective, DualPoint(dense))  # type: ignore[arg-type]
+    expected = linear.constant + region.minimum(linear.A["x"])
+    torch.testing.assert_close(entries.as_rows(entries.bounds(DualPoint(point))), expected, rtol=1e-9, atol=1e-9)  # type: ignore[arg-type]
+
+
+def _dense_rows(entries: _Watched, weight: Tensor, node: str, graph: Graph, rows: Tensor) -> Tensor:
+    """Weights on whole maps in the order of `unit_rows`: (B, 2R, *X)."""
+    batch, count = rows.shape
+    shape = graph.shapes[node]
+    dense = _scattered(weight, entries.windows[node], entries._entries, shape)
+    return dense.reshape(batch, count, 2, *shape).transpose(1, 2).reshape(batch, 2 * count, *shape)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_ascent_through_windows_is_sound_where_they_leave_the_map(activation: str):
+    """A tangent's lines are not zero where there is no entry: the coefficients there must be."""
+    torch.manual_seed(0)
+    nodes = (
+        Node("x", "input"),
+        _convolution("c1", "x", (1, 2), kernel=(3, 3)),
+        Node("a1", activation, ("c1",)),
+        _convolution("c2", "a1", (2, 2), kernel=(3, 3)),
+        Node("a2", activation, ("c2",)),
+    )
+    shapes = {"x": (1, 1, 9, 9)} | dict.fromkeys(("c1", "a1", "c2", "a2"), (1, 2, 9, 9))
+    graph = place(Graph(nodes, "x", "a2", shapes))
+    region = Box(*(torch.full((1, 1, 1, 9, 9), end, dtype=torch.float64) for end in (0.0, 0.1)))
+    options = IntermediateOptions(ascent=AscentOptions(iterations=8))
+    relaxation = relax_network(graph, region, by_dual(graph, region, options))
+    assert any(isinstance(point, WindowPoint) and point.point.weights for _, point in relaxation.steps["c2"])
+    values = evaluate_all(graph, region.sample(1000, torch.Generator().manual_seed(0)).flatten(0, 1))["c2"]
+    box = relaxation.boxes["c2"]
+    assert bool((values >= box.lower - 1e-9).all()) and bool((values <= box.upper + 1e-9).all())

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.operators.build import Builder
+from tests.operators.build import Builder, Shape
 from tests.operators.examples import EXAMPLES, convolution, output_node
 from verifier.graph.ir import Graph, Node
 from verifier.operators import OPERATORS, place
@@ -103,6 +103,24 @@ def convolutions(draw: st.DrawFn) -> Graph:
 @given(graph=convolutions(), batch=st.integers(1, 2), seed=st.integers(0, 2**32))
 def test_adjoint_of_convolutions_of_any_geometry(graph: Graph, batch: int, seed: int):
     assert_adjoint(graph, batch, batch, 2, seed)
+
+
+@settings(max_examples=100)
+@given(
+    channels=st.integers(1, 6),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.integers(1, 4),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    size=st.tuples(st.integers(1, 11), st.integers(1, 11)),
+    seed=st.integers(0, 2**32),
+)
+def test_adjoint_of_convolutions_by_phases_of_their_stride(
+    channels: int, kernel: Shape, stride: int, padding: Shape, size: Shape, seed: int
+):
+    """Also where the stride leaves out inputs, exceeds the kernel, or the padding exceeds the kernel."""
+    assume(all(n + 2 * p >= k for n, p, k in zip(size, padding, kernel, strict=True)))
+    graph = convolution((1, channels, *size), 3, kernel, (stride, stride), padding, (1, 1))
+    assert_adjoint(graph, 2, 1, 2, seed)
 
 
 def test_concat_of_one_value_twice_gets_both_parts():

@@ -133,3 +133,20 @@ def test_when_memory_ends_nothing_counts_as_proved(way: str):
     search.run(monotonic() + ENOUGH)
     assert search.ledger.store.bytes <= 4 * row  # type: ignore[union-attr]
     assert outcome(search).starved and not bool(outcome(search).proved[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_polytope_without_rows_is_never_excluded(way: str, others: int):
+    """It holds every output, and where there is nothing to close nothing may count as closed."""
+    graph, box = network("mlp", seed=3)
+    size = int(np.prod(graph.output_shape))
+    unsafe = first_output_below(graph, least_first_output(graph, box) - 0.01)[:others]
+    unsafe += (Polytope(np.zeros((0, size)), np.zeros(0)),)
+    try:
+        search = start(way, graph, box, unsafe)
+        search.run(monotonic() + 0.1)
+    except ValueError as error:
+        assert "without rows" in str(error)
+    else:
+        assert not bool(outcome(search).proved[0])

@@ -21,7 +21,8 @@ from verifier.bounding.tail import to_logits
 from verifier.errors import InputError, out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, find_device, place, require_bound_rules
-from verifier.pipeline import LADDERS, Evidence, bounding_methods, evidence, methods, verify
+from verifier.pipeline import Evidence, evidence, verify
+from verifier.schedule import LADDERS, bounding_methods, methods
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Verified
 

@@ -60,11 +60,18 @@ def interval_only(name: str, relaxation: Relaxation, wanted: Callable[[Box], Ten
     return relaxation.boxes[name], ()
 
 
-def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline: float | None = None) -> Tighten:
+def by_dual(
+    graph: Graph,
+    region: Region,
+    options: IntermediateOptions,
+    deadline: float | None = None,
+    known: Relaxation | None = None,
+) -> Tighten:
     """Tighten by the dual function: once at CROWN's point, then by ascent where asked.
 
     Args:
         deadline: `time.monotonic` value after which nothing more is tightened (what stands stays sound).
+        known: boxes of the same network and region that were tightened before; they take the place of CROWN's point.
     """
     exact = _exact_intervals(graph) if isinstance(region, Box) else set()
 
@@ -73,7 +80,10 @@ def by_dual(graph: Graph, region: Region, options: IntermediateOptions, deadline
 
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         box, steps = relaxation.boxes[name], ()
-        for ascent in (None,) if options.ascent is None else (None, options.ascent):
+        ways = (None,) if options.ascent is None else (None, options.ascent)
+        if known is not None and name in known.steps:
+            box, steps, ways = _overlap(box, known.boxes[name]), known.steps[name], ways[1:]
+        for ascent in ways:
             if name in exact or late():
                 break
             now = replace(relaxation, boxes={**relaxation.boxes, name: box})
@@ -201,13 +211,20 @@ def intersect_rows(box: Box, rows: Tensor, bound: Tensor) -> Box:
     """A box (B, *X) cut down by bounds (B, 2R) of some entries and of their negatives.
 
     Rounding can push the two sides of a nearly constant entry past each other; then both ends are swapped back.
+    A bound that overflowed says nothing.
     """
-    below, above = bound.chunk(2, dim=1)
+    below, above = bound.nan_to_num(-torch.inf, -torch.inf, -torch.inf).chunk(2, dim=1)
     lower, upper = flat(box.lower), flat(box.upper)
     lower = lower.scatter(1, rows, torch.maximum(below, lower.gather(1, rows)))
     upper = upper.scatter(1, rows, torch.minimum(-above, upper.gather(1, rows)))
     low, high = torch.minimum(lower, upper), torch.maximum(lower, upper)
     return Box(low.reshape(box.lower.shape), high.reshape(box.upper.shape))
+
+
+def _overlap(x: Box, y: Box) -> Box:
+    """What two boxes (B, *X) of the same values have in common; ends that rounding has swapped are swapped back."""
+    lower, upper = torch.maximum(x.lower, y.lower), torch.minimum(x.upper, y.upper)
+    return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
 def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Objective:

@@ -68,14 +68,16 @@ def by_dual_with_cuts(
     intermediate: IntermediateOptions,
     options: KReluOptions,
     deadline: float | None = None,
+    known: Relaxation | None = None,
 ) -> Tighten:
     """Tighten boxes by the dual function at CROWN's point, then by ascent that also climbs on the cuts before a node.
 
     Args:
         intermediate: its ascent is the one with cuts; None leaves it at CROWN's boxes.
+        known: as of `by_dual`.
     """
     ascent = intermediate.ascent
-    first = by_dual(graph, region, replace(intermediate, ascent=None), deadline)
+    first = by_dual(graph, region, replace(intermediate, ascent=None), deadline, known)
 
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         box, steps = first(name, relaxation, wanted)

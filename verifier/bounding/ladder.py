@@ -37,11 +37,16 @@ ALLOWANCE_UNITS = 1024
 
 @dataclass(frozen=True)
 class Problem:
-    """A batch of properties on one device: placed graph, regions (batch B), rows (B, S)."""
+    """A batch of properties on one device: placed graph, regions (batch B), rows (B, S).
+
+    Args:
+        known: what a rung before has found of the same batch: methods go on from its boxes and the steps behind them.
+    """
 
     graph: Graph
     region: Region
     rows: Rows
+    known: Relaxation | None = None
 
     def select(self, index: Tensor) -> Problem:
         """The properties at int64 indices."""
@@ -67,7 +72,7 @@ class LadderOptions:
     joint: KReluOptions = field(default_factory=KReluOptions)
     joint_intermediate: IntermediateOptions = field(
         default_factory=lambda: IntermediateOptions(
-            ascent=AscentOptions(iterations=30, step=0.25, decay=0.93, cut_step=0.3)
+            ascent=AscentOptions(iterations=60, step=0.25, decay=0.965, cut_step=0.3)
         )
     )
     joint_final: AscentOptions = field(
@@ -120,18 +125,19 @@ def crown_ibp(problem: Problem, options: LadderOptions, deadline: float | None =
 def crown(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Backward passes for every unstable neuron and for the rows (Zhang et al. 2018)."""
     intermediate = replace(options.intermediate, ascent=None)
-    tighten = by_dual(problem.graph, problem.region, intermediate, deadline)
+    tighten = by_dual(problem.graph, problem.region, intermediate, deadline, problem.known)
     return _backward(problem, options.relax(problem, tighten))
 
 
 def alpha_fixed(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Ascent on the property's rows only, over CROWN's boxes."""
-    return climb(problem, crown(problem, options, deadline).relaxation, options.final, deadline)
+    relaxation = crown(problem, options, deadline).relaxation if problem.known is None else problem.known
+    return climb(problem, relaxation, options.final, deadline)
 
 
 def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Ascent on the line weights of the boxes' rows, then on those of the property's rows (Xu et al. 2021)."""
-    tighten = by_dual(problem.graph, problem.region, options.intermediate, deadline)
+    tighten = by_dual(problem.graph, problem.region, options.intermediate, deadline, problem.known)
     return climb(problem, options.relax(problem, tighten), options.final, deadline)
 
 
@@ -139,7 +145,7 @@ def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = No
     """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS), for the
     boxes, layer by layer, and for the property's rows."""
     graph, region = problem.graph, problem.region
-    tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline)
+    tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline, problem.known)
     join = join_groups(graph, region, options.joint, deadline)
     return climb(problem, options.relax(problem, tighten, join), options.joint_final, deadline)
 

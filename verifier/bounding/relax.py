@@ -48,13 +48,14 @@ class _Relax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, A: Tensor, slope_l: Tensor, icept_l: Tensor | None, slope_u: Tensor, icept_u: Tensor | None):
         ctx.save_for_backward(A, slope_l, icept_l, slope_u, icept_u)
-        negative = A.clamp(max=0)
+        positive, negative = A.clamp(min=0), A.clamp(max=0)
         constant = A.new_zeros(A.shape[:2])
         if icept_u is not None:
             constant = constant + _inner(negative, icept_u)
         if icept_l is not None:
-            constant = constant + _inner(A.clamp(min=0), icept_l)
-        return (A * slope_l).addcmul_(negative, slope_u - slope_l), constant
+            constant = constant + _inner(positive, icept_l)
+        # one product each: through `slope_u - slope_l` a flat line would be as inexact as a steep one beside it
+        return (negative * slope_u).addcmul_(positive, slope_l), constant
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_constant: Tensor):  # type: ignore[override]

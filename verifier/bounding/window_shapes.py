@@ -81,11 +81,8 @@ def largest_window(graph: Graph, region: Region, name: str) -> int | None:
         stride, (begin, end) = strides[node.name], spans[node.name]
         if node.op == "conv":
             a, kernel = node.attributes, node.constants["weight"].shape[2:]
-            step, pads, reach = (
-                a["stride"],
-                a["padding"],
-                [d * (k - 1) for d, k in zip(a["dilation"], kernel, strict=True)],
-            )
+            step, pads = a["stride"], a["padding"]
+            reach = [d * (k - 1) for d, k in zip(a["dilation"], kernel, strict=True)]
             stride = (stride[0] * step[0], stride[1] * step[1])
             begin = (begin[0] * step[0] - pads[0], begin[1] * step[1] - pads[1])
             last = ((end[0] - 1) * step[0] - pads[0] + reach[0], (end[1] - 1) * step[1] - pads[1] + reach[1])

@@ -37,21 +37,12 @@ class WindowRows:
         graph, region, relaxation: as in `verifier.bounding.dual.lower_bound`.
         name: the node, to which `largest_window` applies.
         rows: (B, R) entries of it.
-        matrices: of small convolutions, shared between the rows of one node; filled on the way.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        region: Box,
-        relaxation: Relaxation,
-        name: str,
-        rows: Tensor,
-        matrices: dict[str, Tensor] | None = None,
-    ):
+    def __init__(self, graph: Graph, region: Box, relaxation: Relaxation, name: str, rows: Tensor):
         self._graph, self._region, self._relaxation, self._name = graph, region, relaxation, name
         self._shape, self._entries = rows.shape, entries_of(rows, graph.shapes[name])
-        self._matrices = {} if matrices is None else matrices
+        self._matrices: dict[str, Tensor] = {}
         self._read_before: dict[tuple[str, str], Tensor] = {}
 
     def bounds(self, dual: DualPoint) -> Tensor:
@@ -103,15 +94,15 @@ class WindowRows:
             if window is None:
                 continue
             window = within(window, self._entries, shapes[node.name])
-            if node.op == "input":
+            if node.op == "input":  # where a window leaves the map it reads intervals of zeros
                 return total + self._at_input(window, node)
+            window = self._masked(window, node)
             if OPERATORS[node.op].envelope is not None:
-                # where a window leaves the map it reads lines of zeros
                 A, constant = relax(window.A, *lines(window, node))
-                parts = {node.inputs[0]: replace(window, A=A, inside=True)}
+                parts = {node.inputs[0]: replace(window, A=A)}
             else:
                 affine = self._through_convolution if node.op == "conv" else _through_elementwise
-                parts, constant = affine(self._masked(window, node), node)
+                parts, constant = affine(window, node)
             total = total if constant is None else total + constant
             for source, part in parts.items():
                 known = pending.get(source)

@@ -117,6 +117,9 @@ class Frame:
     def of(cls, problem: Problem, boxes: Mapping[str, Box]) -> Frame:
         numbers = torch.arange(max(problem.rows.polytopes), device=problem.rows.owner.device)
         member = problem.rows.owner.unsqueeze(1) == numbers.reshape(1, -1, 1)
+        count = torch.tensor(problem.rows.polytopes, device=numbers.device)
+        if bool(((numbers < count.unsqueeze(1)) & ~member.any(2)).any()):  # it would have no subproblem to close
+            raise ValueError("a polytope without rows holds every output")
         most = int(member.sum(2).max())
         chosen = member.int().argsort(dim=2, descending=True, stable=True)[:, :, :most]
         valid = member.gather(2, chosen)
@@ -229,7 +232,8 @@ class Frame:
         for part in rows.split(rows_per_chunk(graph, piece.source, box, options.chunk_bytes), dim=1):
             if part.numel():
                 objective = unit_rows(graph, piece.source, part, lower.dtype)
-                below, above = lower_bound(graph, region, relaxation, objective).chunk(2, dim=1)
+                bound = lower_bound(graph, region, relaxation, objective)
+                below, above = bound.nan_to_num(-torch.inf, -torch.inf, -torch.inf).chunk(2, dim=1)  # none on overflow
                 low.scatter_(1, part, torch.maximum(below, low.gather(1, part)))
                 high.scatter_(1, part, torch.minimum(-above, high.gather(1, part)))
         root = self.boxes[piece.source]

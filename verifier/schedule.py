@@ -1,0 +1,111 @@
+"""What `verify` tries, in which order, and how the time is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from verifier.bounding.ladder import METHODS, Method, alpha_fixed
+from verifier.errors import InputError
+from verifier.graph.ir import Graph
+
+#: rungs that look for a counterexample: a short attack, and a long one from other starting points
+ATTACK, ATTACK_AGAIN = "attack", "attack-again"
+#: complete search, which goes on where it stopped when it comes again
+SEARCH = "branch-and-bound"
+#: complete search by linear programs, likewise
+MILP = "milp"
+#: methods by a solver of linear programs, which works in float64
+LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
+#: ladders by method: what comes before an attack is cheaper than it
+LADDERS = {
+    "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", "k-relu", SEARCH, ATTACK_AGAIN, SEARCH),
+    SEARCH: ("crown", "alpha-crown", "k-relu", SEARCH, ATTACK, SEARCH),
+    MILP: ("crown", "alpha-crown", MILP, ATTACK, MILP),
+}
+#: rungs that a search by input splitting does not need
+ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown", "k-relu")
+#: rungs that measure as not worth their time before a search where there are convolutions
+ONLY_FOR_DENSE = ("k-relu",)
+#: bounding methods by name, those that need no solver
+RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
+#: shares of the remaining time that rungs before a search may take, and seconds of it without a deadline
+RUNG_SHARES, RUNG_SECONDS = {"alpha-crown": 0.3, "k-relu": 0.3}, 60.0
+#: share of the remaining time that an attack may take
+ATTACK_SHARE = 0.2
+#: share of the remaining time that the search may take before the long attack, and seconds of it without a deadline
+SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
+
+
+def methods() -> tuple[str, ...]:
+    """Names that ``--method`` takes."""
+    return ("auto", *bounding_methods(), SEARCH, MILP, "auto-lirpa")
+
+
+def bounding_methods() -> tuple[str, ...]:
+    """Those of them that bound without a search, by this engine."""
+    return (*METHODS, *LINEAR_PROGRAMS)
+
+
+def ladder_of(method: str) -> tuple[str, ...]:
+    """The rungs of a method, one after the other.
+
+    Raises:
+        InputError: there is no such method, or what it needs is not installed.
+    """
+    rungs = LADDERS.get(method) or (method, ATTACK)
+    for name in rungs:
+        if name not in (ATTACK, ATTACK_AGAIN, SEARCH, MILP):
+            bounding(name)
+    return rungs
+
+
+def bounding(name: str) -> Method:
+    """The bounding method of a rung."""
+    if name == "auto-lirpa":
+        from verifier.bounding.auto_lirpa import reference  # an optional package behind it
+
+        return reference
+    if name in LINEAR_PROGRAMS:
+        from verifier.bounding.lp.method import triangle_lp  # scipy's sparse matrices behind them
+        from verifier.bounding.refine import refined_lp
+
+        return triangle_lp if name == "triangle-lp" else refined_lp
+    if name not in RUNGS:
+        raise InputError("--method", f"'{name}' is not a method", f"choose one of {', '.join(methods())}")
+    return RUNGS[name]
+
+
+def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str]:
+    """Of the rungs of a ladder with branch and bound those that pay on a network and its input sets.
+
+    Args:
+        few_inputs: whether the search splits the input first.
+    """
+    if SEARCH not in rungs:
+        return list(rungs)
+    convolutional = any(node.op == "conv" for node in graph.nodes)
+    left_out = (*ONLY_FOR_MANY_INPUTS * few_inputs, *ONLY_FOR_DENSE * convolutional)
+    return [name for name in rungs if name not in left_out]
+
+
+def rung_until(name: str, rungs: Sequence[str], deadline: float | None) -> float | None:
+    """When a bounding rung has to stop; like all times here, of `time.monotonic`."""
+    if SEARCH not in rungs or name not in RUNG_SHARES:
+        return deadline
+    now = monotonic()
+    return now + (RUNG_SECONDS if deadline is None else RUNG_SHARES[name] * (deadline - now))
+
+
+def search_until(deadline: float | None, batches: int, first: bool) -> float | None:
+    """When a search has to stop that is the first of so many batches that remain, before the long attack or after."""
+    now = monotonic()
+    if deadline is None:
+        return now + SEARCH_SECONDS if first else None
+    return now + (SEARCH_SHARE if first else 1.0) * (deadline - now) / batches
+
+
+def attack_until(deadline: float | None) -> float | None:
+    """When an attack has to stop."""
+    now = monotonic()
+    return None if deadline is None else now + ATTACK_SHARE * (deadline - now)
