@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from verifier.analysis.compare import compare
+    from verifier.analysis.comparison import Comparison
     from verifier.errors import InputError
     from verifier.graph import load
     from verifier.pipeline import bounds, verify
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "Counterexample",
     "Dataset",
     "Falsified",
@@ -33,6 +36,7 @@ __all__ = [
     "Verified",
     "__version__",
     "bounds",
+    "compare",
     "load",
     "load_dataset",
     "read_vnnlib",
@@ -42,6 +46,7 @@ __all__ = [
 
 #: exported name -> the module that it lives in.
 _HOMES = {
+    "Comparison": "verifier.analysis.comparison",
     "Counterexample": "verifier.verdict",
     "Dataset": "verifier.specs.datasets",
     "Falsified": "verifier.verdict",
@@ -53,6 +58,7 @@ _HOMES = {
     "Verdict": "verifier.verdict",
     "Verified": "verifier.verdict",
     "bounds": "verifier.pipeline",
+    "compare": "verifier.analysis.compare",
     "load": "verifier.graph",
     "load_dataset": "verifier.specs.datasets",
     "read_vnnlib": "verifier.specs.vnnlib",

@@ -122,16 +122,53 @@ def bounds(graph: Graph, prop: Spec, method: str = "crown", **options) -> list[T
         For each property of the query the (P,) lower bounds of the margins to its P unsafe polytopes; a positive
         entry says that the polytope cannot be reached.
     """
-    run = _Run(graph, prop, VerifyOptions(method=method, **options), None, None)
     margins: list[Tensor] = []
-    for numbers in run.groups(range(len(run.query.properties))):
-        batch = run.batch(numbers)
-        found = bounding(method)(batch.problem, run.ladder(), run.deadline)
-        problem, found, proved = run.certified(batch, found)
-        rows = problem.rows.margins(found.lower)
-        rows = torch.where(proved.unsqueeze(1), rows, rows.clamp(max=0))  # what rounding could undo is worth zero
-        margins += [row[:count] for row, count in zip(rows, problem.rows.polytopes, strict=True)]
+    for found in evidence(graph, prop, method, **options):
+        rows = found.margins()
+        margins += [row[:count] for row, count in zip(rows, found.problem.rows.polytopes, strict=True)]
     return margins
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one method found for a batch of the query's properties.
+
+    Args:
+        working: as the method left it, in its precision.
+        problem, bounds: what counts: the same, or again in float64 (see `certify`).
+        proved: (B,) which properties they prove.
+    """
+
+    working: Bounds
+    problem: Problem
+    bounds: Bounds
+    proved: Tensor
+
+    def margins(self) -> Tensor:
+        """Certified margins (B, P) of all polytopes; what rounding could undo is worth zero, and where a property has
+        fewer polytopes than others, the rest is never below its least one."""
+        rows = self.problem.rows.margins(self.bounds.lower)
+        return torch.where(self.proved.unsqueeze(1), rows, rows.clamp(max=0))
+
+
+def evidence(
+    graph: Graph, prop: Spec, method: str = "crown", over: Sequence[Evidence] | None = None, **options
+) -> list[Evidence]:
+    """The bounds of one method with what stands behind them: relaxations and dual points.
+
+    Args:
+        graph, prop, method, options: as of `bounds`.
+        over: what another method found for the same query, with the same options: its boxes are taken.
+    """
+    run = _Run(graph, prop, VerifyOptions(method=method, **options), None, None)
+    taken: list[Evidence] = []
+    for number, numbers in enumerate(run.groups(range(len(run.query.properties)))):
+        batch, ladder = run.batch(numbers), run.ladder()
+        if over is not None:
+            ladder = replace(ladder, over=over[number].working.relaxation)
+        found = bounding(method)(batch.problem, ladder, run.deadline)
+        taken.append(Evidence(found, *run.certified(batch, found)))
+    return taken
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,12 @@ SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
 
 def methods() -> tuple[str, ...]:
     """Names that ``--method`` takes."""
-    return ("auto", *METHODS, *LINEAR_PROGRAMS, SEARCH, MILP, "auto-lirpa")
+    return ("auto", *bounding_methods(), SEARCH, MILP, "auto-lirpa")
+
+
+def bounding_methods() -> tuple[str, ...]:
+    """Those of them that bound without a search, by this engine."""
+    return (*METHODS, *LINEAR_PROGRAMS)
 
 
 def ladder_of(method: str) -> tuple[str, ...]:

@@ -101,6 +101,15 @@ def pgd(
     return search.run(starts)
 
 
+def least_margin(graph: Graph, query: Query, options: PgdOptions, deadline: float | None = None) -> AttackResult:
+    """The smallest margin that is found over all properties of a query; goes on beyond zero.
+
+    Args:
+        graph, query, options, deadline: as of `attack`.
+    """
+    return _Search(graph, query.properties, options, deadline, lambda number, x: False).run(None)
+
+
 def attack(
     graph: Graph,
     query: Query,

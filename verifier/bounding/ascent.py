@@ -34,6 +34,7 @@ class AscentOptions:
         patience: stop when no row has gained over this many steps.
         multiplier_step: first step size of the multipliers of splits, in units of the objective's coefficients.
         cut_step: first step size of the multipliers of cuts, in units of the mean coefficient on their activation.
+        whole: whether to go on where a property is proved already, for the tightest bound.
     """
 
     iterations: int = 20
@@ -43,6 +44,7 @@ class AscentOptions:
     patience: int = 10
     multiplier_step: float = 0.1
     cut_step: float = 0.3
+    whole: bool = False
 
 
 def ascend(

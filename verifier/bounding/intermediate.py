@@ -110,6 +110,15 @@ def by_steps(graph: Graph, region: Region, steps: Mapping[str, Steps]) -> Tighte
     return tighten
 
 
+def standing(relaxation: Relaxation) -> Tighten:
+    """Take the boxes that another relaxation of the same network over the same region has, with what proves them."""
+
+    def tighten(name: str, now: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+        return relaxation.boxes[name], relaxation.steps.get(name, ())
+
+    return tighten
+
+
 def relax_network(graph: Graph, region: Region, tighten: Tighten, join: Join | None = None) -> Relaxation:
     """Boxes of all nodes and envelopes of all activations of a placed graph over a region, in topological order.
 

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Relaxation, WindowPoint, lower_bound
-from verifier.bounding.intermediate import IntermediateOptions, by_dual, by_steps, interval_only, relax_network
+from verifier.bounding.intermediate import (
+    IntermediateOptions,
+    Join,
+    Tighten,
+    by_dual,
+    by_steps,
+    interval_only,
+    relax_network,
+    standing,
+)
 from verifier.bounding.interval import interval_relaxation
 from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
 from verifier.bounding.rounding import rounding_scale
@@ -53,6 +62,7 @@ class LadderOptions:
         final: the ascent on the property's rows.
         joint: cuts on groups of neurons (k-ReLU).
         joint_intermediate, joint_final: boxes of k-ReLU, and its ascent on the property's rows.
+        over: a relaxation of the same problem whose boxes every method takes; None for boxes of its own.
     """
 
     intermediate: IntermediateOptions = field(
@@ -68,6 +78,17 @@ class LadderOptions:
     joint_final: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=60, step=0.1, decay=0.95, cut_step=0.3, patience=20)
     )
+    over: Relaxation | None = None
+
+    def tightest(self) -> LadderOptions:
+        """The same without an early end of the ascent on the property's rows."""
+        final, joint_final = replace(self.final, whole=True), replace(self.joint_final, whole=True)
+        return replace(self, final=final, joint_final=joint_final)
+
+    def relax(self, problem: Problem, tighten: Tighten, join: Join | None = None) -> Relaxation:
+        """A problem relaxed over the boxes that `tighten` makes, or over those that are given."""
+        tighten = tighten if self.over is None else standing(self.over)
+        return relax_network(problem.graph, problem.region, tighten, join)
 
 
 @dataclass(frozen=True)
@@ -89,20 +110,23 @@ class Bounds:
 
 def ibp(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Interval bound propagation (Gowal et al. 2018), last layers merged with the rows."""
-    relaxation = interval_relaxation(problem.graph, problem.region)
+    if options.over is None:
+        relaxation = interval_relaxation(problem.graph, problem.region)
+    else:
+        relaxation = replace(options.over, envelopes={})
     return with_intervals(problem, relaxation, None, DualPoint())
 
 
 def crown_ibp(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Interval boxes, one backward pass (Zhang et al. 2019, arXiv 1906.06316)."""
-    return _backward(problem, relax_network(problem.graph, problem.region, interval_only))
+    return _backward(problem, options.relax(problem, interval_only))
 
 
 def crown(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Backward passes for every unstable neuron and for the rows (Zhang et al. 2018)."""
     intermediate = replace(options.intermediate, ascent=None)
     tighten = by_dual(problem.graph, problem.region, intermediate, deadline, problem.known)
-    return _backward(problem, relax_network(problem.graph, problem.region, tighten))
+    return _backward(problem, options.relax(problem, tighten))
 
 
 def alpha_fixed(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
@@ -114,7 +138,7 @@ def alpha_fixed(problem: Problem, options: LadderOptions, deadline: float | None
 def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Ascent on the line weights of the boxes' rows, then on those of the property's rows (Xu et al. 2021)."""
     tighten = by_dual(problem.graph, problem.region, options.intermediate, deadline, problem.known)
-    return climb(problem, relax_network(problem.graph, problem.region, tighten), options.final, deadline)
+    return climb(problem, options.relax(problem, tighten), options.final, deadline)
 
 
 def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
@@ -123,14 +147,15 @@ def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = No
     graph, region = problem.graph, problem.region
     tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline, problem.known)
     join = join_groups(graph, region, options.joint, deadline)
-    return climb(problem, relax_network(graph, region, tighten, join), options.joint_final, deadline)
+    return climb(problem, options.relax(problem, tighten, join), options.joint_final, deadline)
 
 
 def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, deadline: float | None = None) -> Bounds:
-    """Ascent on the property's rows over boxes that stand; ends early once every polytope is missed."""
+    """Ascent on the property's rows over boxes that stand; ends early once every polytope is missed, unless told to
+    go the whole way."""
 
     def done(lower: Tensor) -> bool:
-        return bool((problem.rows.margins(lower) > 0).all())
+        return not options.whole and bool((problem.rows.margins(lower) > 0).all())
 
     lower, dual = ascend(problem.graph, problem.region, relaxation, problem.rows.objective, options, done, deadline)
     return with_intervals(problem, relaxation, lower, dual)

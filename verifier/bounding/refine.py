@@ -18,7 +18,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import ancestors
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, linear_bound
-from verifier.bounding.intermediate import Steps, Tighten, by_dual, intersect_rows, relax_network, unit_bounds
+from verifier.bounding.intermediate import Steps, Tighten, by_dual, intersect_rows, unit_bounds
 from verifier.bounding.ladder import Bounds, LadderOptions, Problem, crown
 from verifier.bounding.lp.duals import Duals, MakeSolver, ask, dual_point, stack
 from verifier.bounding.lp.highs import workers
@@ -78,7 +78,7 @@ def refined(
     until = now + (refine.seconds if deadline is None else refine.share * (deadline - now))
     useful = influence(graph, crown(problem, options, deadline).relaxation, problem.rows.objective)
     first = by_dual(graph, region, options.intermediate, deadline)
-    return relax_network(graph, region, by_lp(graph, region, first, useful, until, refine, make))
+    return options.relax(problem, by_lp(graph, region, first, useful, until, refine, make))
 
 
 def influence(graph: Graph, relaxation: Relaxation, objective: Objective) -> dict[str, Tensor]:

@@ -69,19 +69,7 @@ class Attempt:
     def spec(self) -> str | Mapping[str, Any]:
         """The JSON field ``spec``."""
         what = self.request.what
-        if not isinstance(what, Inputs):
-            return str(what)
-        return {
-            "dataset": what.dataset,
-            "index": what.indices[self.number],
-            "label": self.label,
-            "epsilon": what.epsilon,
-            "norm": what.norm,
-            "targets": "all" if what.targets is None else what.targets,
-            "clip": what.clip,
-            "mean": what.mean,
-            "std": what.std,
-        }
+        return what.spec(self.number, self.label) if isinstance(what, Inputs) else str(what)
 
     def result(self, verdict: Verdict) -> QueryResult:
         return QueryResult(str(self.request.network), self.sha256, self.spec(), verdict)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedQuery:
-    """One query: what is to be proved, and for a data set the class."""
+    """One query: what is to be proved, and for a data set the class and the same query at another radius."""
 
     spec: Spec
     label: int | None = None
+    at: Callable[[float], Spec] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,16 @@ def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:
     def query(number: int) -> LoadedQuery:
         index = indices[number]
         x, label = _arranged(data.x[index], graph.input_shape), int(data.y[index])
+
+        def at(epsilon: float) -> Spec:
+            return robustness(x, label, epsilon, inputs.norm, clip, inputs.targets, inputs.mean, inputs.std)
+
         try:
-            spec = robustness(x, label, inputs.epsilon, inputs.norm, clip, inputs.targets, inputs.mean, inputs.std)
+            spec = at(inputs.epsilon)
         except InputError as error:
             where = f"--dataset {inputs.dataset}, input {index}" if error.where == "input" else error.where
             raise InputError(where, error.what, error.mend) from error
-        return LoadedQuery(spec, label=label)
+        return LoadedQuery(spec, label, at)
 
     return query
 

@@ -45,7 +45,7 @@ Method = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto, ibp, crown-ibp, crown, alpha-crown, k-relu, triangle-lp, refined-lp, branch-and-bound, milp or "
+        help="auto, branch-and-bound, ibp, crown-ibp, crown, alpha-crown, k-relu, triangle-lp, refined-lp, milp or "
         "auto-lirpa.",
     ),
 ]

@@ -46,6 +46,20 @@ class Inputs:
     std: tuple[float, ...] | None
     folder: Path | None
 
+    def spec(self, number: int, label: int | None) -> dict[str, Any]:
+        """The JSON field ``spec`` of one of the queries, whose input has a label (None where it is not known yet)."""
+        return {
+            "dataset": self.dataset,
+            "index": self.indices[number],
+            "label": label,
+            "epsilon": self.epsilon,
+            "norm": self.norm,
+            "targets": "all" if self.targets is None else self.targets,
+            "clip": self.clip,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
 
 @dataclass(frozen=True)
 class Request:
