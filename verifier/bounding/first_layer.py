@@ -19,7 +19,7 @@ from verifier.operators.table import OPERATORS
 from verifier.specs.box import Box, flat, flat_rows, pair
 
 #: memory that coefficients on the input take at a time
-CACHE_BYTES = 1 << 19
+CACHE_BYTES = 1 << 22
 #: outputs of a layer are picked out where fewer than this share of them matter: picking takes time as well
 MOST_USED = 0.8
 #: operators that mix entries; the first of them ends the first layer
