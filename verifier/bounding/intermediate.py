@@ -17,6 +17,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend, climb
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, WindowPoint, fixed_point, lower_bound
+from verifier.bounding.first_layer import first_layer
 from verifier.bounding.interval import step
 from verifier.bounding.window_shapes import largest_window
 from verifier.bounding.windows import WindowRows
@@ -247,13 +248,15 @@ def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Obje
     return Objective(name, C.reshape(batch, 2 * count, *shape))
 
 
-def rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int, more: int = 0) -> int:
+def rows_per_chunk(graph: Graph, name: str, box: Box, chunk_bytes: int, more: int = 0, from_box: bool = False) -> int:
     """How many entries of a node can be bounded at a time, both sides of each, in the dense way.
 
     Args:
         more: numbers that a row takes besides its coefficients.
+        from_box: the input set is a box, so that coefficients in front of the first layer are never there at once.
     """
-    widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name))
+    before = {source for node in first_layer(graph) for source in node.inputs} if from_box else set()
+    widest = max(prod(graph.shapes[node]) for node in ancestors(graph, name) - before)
     return max(1, chunk_bytes // (2 * box.batch * box.lower.element_size() * (widest + more)))
 
 
@@ -261,5 +264,5 @@ def _rows_per_chunk(graph: Graph, region: Region, name: str, box: Box, options: 
     """The same where windows can take the place of whole maps."""
     window = largest_window(graph, region, name) if options.slopes == "adaptive" else None
     if window is None:
-        return rows_per_chunk(graph, name, box, options.chunk_bytes)
+        return rows_per_chunk(graph, name, box, options.chunk_bytes, from_box=isinstance(region, Box))
     return max(1, options.chunk_bytes // (2 * box.batch * box.lower.element_size() * window))
