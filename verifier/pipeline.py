@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from verifier.attacks.parity import check_parity
-from verifier.attacks.pgd import PgdOptions, attack
+from verifier.attacks.pgd import attack
 from verifier.attacks.replay import Replayer, replay
 from verifier.bounding.ladder import Bounds, LadderOptions, Problem, certify
 from verifier.bounding.rows import stack_rows
@@ -33,6 +33,7 @@ from verifier.schedule import (
     LINEAR_PROGRAMS,
     MILP,
     SEARCH,
+    VerifyOptions,
     attack_until,
     bounding,
     ladder_of,
@@ -42,7 +43,7 @@ from verifier.schedule import (
 )
 from verifier.search.branch_and_bound import Search, free_dimensions
 from verifier.search.memory import Memory
-from verifier.search.result import SearchOptions, Standing, Watch
+from verifier.search.result import Standing, Watch
 from verifier.specs.property import Property, Query
 from verifier.specs.region import Box, stack
 from verifier.specs.robustness import Spec, resolve
@@ -61,31 +62,6 @@ if TYPE_CHECKING:
     from verifier.search.milp import MilpSearch
 
 Progress = Callable[[Stage], None]
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """How to verify.
-
-    Args:
-        method: ``auto`` or a key of `verifier.bounding.ladder.METHODS`.
-        timeout: seconds, or None for no limit. Checked between steps: see the command line for a hard one.
-        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda[:N]``.
-        dtype: ``auto`` or a torch dtype for bounding.
-        seed: of the attack and of the points at which parity is checked.
-        memory: bytes that the bounds and the open subproblems of a search may take.
-        ladder, attack, search: options of the rungs, of the attack and of branch and bound.
-    """
-
-    method: str = "auto"
-    timeout: float | None = None
-    device: str = "auto"
-    dtype: torch.dtype | None = None
-    seed: int = 0
-    memory: int = 4 << 30
-    ladder: LadderOptions = field(default_factory=LadderOptions)
-    attack: PgdOptions = field(default_factory=PgdOptions)
-    search: SearchOptions = field(default_factory=SearchOptions)
 
 
 def verify(

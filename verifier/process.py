@@ -25,3 +25,9 @@ def tune() -> None:
         if mallopt is not None:
             mallopt(_MMAP_THRESHOLD, _LARGE)
             mallopt(_TRIM_THRESHOLD, _LARGE)
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with so many threads, or with as many as there are cores; to be called before torch is imported."""
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)

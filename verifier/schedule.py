@@ -1,13 +1,18 @@
-"""What `verify` tries, in which order, and how the time is shared."""
+"""What `verify` can be told, what it tries, in which order, and how the time is shared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from time import monotonic
 
-from verifier.bounding.ladder import METHODS, Method, alpha_fixed
+import torch
+
+from verifier.attacks.pgd import PgdOptions
+from verifier.bounding.ladder import METHODS, LadderOptions, Method, alpha_fixed
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
+from verifier.search.result import SearchOptions
 
 #: rungs that look for a counterexample: a short attack, and a long one from other starting points
 ATTACK, ATTACK_AGAIN = "attack", "attack-again"
@@ -35,6 +40,31 @@ RUNG_SHARES, RUNG_SECONDS = {"alpha-crown": 0.3, "k-relu": 0.3}, 60.0
 ATTACK_SHARE = 0.2
 #: share of the remaining time that the search may take before the long attack, and seconds of it without a deadline
 SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How to verify.
+
+    Args:
+        method: ``auto`` or a key of `verifier.bounding.ladder.METHODS`.
+        timeout: seconds, or None for no limit. Checked between steps: see the command line for a hard one.
+        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda[:N]``.
+        dtype: ``auto`` or a torch dtype for bounding.
+        seed: of the attack and of the points at which parity is checked.
+        memory: bytes that the bounds and the open subproblems of a search may take.
+        ladder, attack, search: options of the rungs, of the attack and of branch and bound.
+    """
+
+    method: str = "auto"
+    timeout: float | None = None
+    device: str = "auto"
+    dtype: torch.dtype | None = None
+    seed: int = 0
+    memory: int = 4 << 30
+    ladder: LadderOptions = field(default_factory=LadderOptions)
+    attack: PgdOptions = field(default_factory=PgdOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
 
 
 def methods() -> tuple[str, ...]:

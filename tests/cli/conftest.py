@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
 import pytest
 
+from tests.cli.networks import SAFE, linear, save
 from verifier.cli.main import run
 from verifier.cli.session import Session
 
@@ -36,3 +38,15 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
         return Outcome(status, printed.out, printed.err)
 
     return call
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return save(linear(), tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "prop.vnnlib"
+    path.write_text(SAFE)
+    return path

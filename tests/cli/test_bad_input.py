@@ -28,18 +28,6 @@ def refused(done: Outcome, *places: str) -> None:
         assert place in done.err
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> Path:
-    return save(linear(), tmp_path / "net.onnx")
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> Path:
-    path = tmp_path / "prop.vnnlib"
-    path.write_text(SAFE)
-    return path
-
-
 def test_no_such_network(command: Command, spec: Path, tmp_path: Path):
     refused(command("verify", tmp_path / "absent.onnx", spec), "absent.onnx")
 

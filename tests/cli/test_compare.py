@@ -10,21 +10,8 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Command
-from tests.cli.networks import SAFE, linear, save
 
 METHODS = ("--methods", "ibp,crown")
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Path:
-    return save(linear(), tmp_path / "net.onnx")
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> Path:
-    path = tmp_path / "prop.vnnlib"
-    path.write_text(SAFE)
-    return path
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from verifier.attacks.witness import read_witness
 from verifier.verdict import Stage
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> Path:
-    return save(linear(), tmp_path / "net.onnx")
-
-
 def spec(folder: Path, text: str) -> Path:
     path = folder / "prop.vnnlib"
     path.write_text(text)

@@ -62,7 +62,7 @@ class CompareOptions:
         timeout: seconds for each method, and for the attack; None for no limit. Methods look at the clock between
             their steps, and what they have by then counts.
         radius: a search for the largest radius proved, or None.
-        device, dtype, seed, memory: as of `verifier.pipeline.VerifyOptions`.
+        device, dtype, seed, memory: as of `verifier.schedule.VerifyOptions`.
         ladder: options of the methods.
         attack: options of the attack that bounds the margin from above.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,9 @@ import typer
 from verifier.cli import options
 from verifier.cli.compare_output import Compared, Screen, csv_text, document
 from verifier.cli.files import STDOUT, check_writable, write_whole
-from verifier.cli.request import Inputs, Request, choose, parse_memory
+from verifier.cli.request import Inputs, Request, choose, parse_memory, query_flags
 from verifier.errors import InputError
+from verifier.process import use_threads
 
 EPILOG = """
 \b
@@ -82,15 +82,13 @@ def compare(
     debug: options.Debug = False,
 ) -> int:
     """Bound the same queries by several methods, and show how tight each one is and what it costs."""
-    flags = {"--index": index, "--epsilon": epsilon, "--norm": norm, "--targets": targets, "--mean": mean, "--std": std}
-    flags |= {"--no-clip": no_clip or None, "--data-dir": data_dir}
+    flags = query_flags(index, epsilon, norm, targets, mean, std, no_clip, data_dir)
     request = Request(network, choose(spec, dataset, flags))
     tolerance = _tolerance(radius, request)
     _check(timeout, json, csv, plot)
     settings = {"timeout": timeout, "device": device, "seed": seed, "boxes": boxes}
     settings |= {} if memory is None else {"memory": parse_memory(memory)}
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
+    use_threads(threads)
     piped = STDOUT in (json, csv)
     made: list[Compared] = []
     with Screen(not quiet and not piped, not quiet, request.count) as screen:

@@ -74,6 +74,21 @@ class Request:
         return len(self.what.indices) if isinstance(self.what, Inputs) else 1
 
 
+def query_flags(
+    index: str | None,
+    epsilon: str | None,
+    norm: str | None,
+    targets: str | None,
+    mean: str | None,
+    std: str | None,
+    no_clip: bool,
+    data_dir: Path | None,
+) -> dict[str, Any]:
+    """The flags that describe inputs of a data set, by their names on the command line; None where one is not given."""
+    flags = {"--index": index, "--epsilon": epsilon, "--norm": norm, "--targets": targets, "--mean": mean, "--std": std}
+    return {**flags, "--no-clip": no_clip or None, "--data-dir": data_dir}
+
+
 def choose(spec: Path | None, dataset: str | None, flags: Mapping[str, Any]) -> Path | Inputs:
     """What is asked: the specification, or the inputs that ``flags`` (by their names on the command line) describe.
 

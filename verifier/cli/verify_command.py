@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -14,9 +13,10 @@ from verifier.cli import options
 from verifier.cli.decide import Settings, decide
 from verifier.cli.files import STDOUT, check_writable, write_whole
 from verifier.cli.render import Display, next_steps
-from verifier.cli.request import Request, choose, parse_memory
+from verifier.cli.request import Request, choose, parse_memory, query_flags
 from verifier.cli.results import QueryResult, document, exit_status
 from verifier.errors import InputError
+from verifier.process import use_threads
 from verifier.verdict import Falsified
 
 EPILOG = """
@@ -60,13 +60,11 @@ def verify(
     The specification is a VNN-LIB file, or robustness around inputs of a data set.
     """
     started = context.obj.started
-    flags = {"--index": index, "--epsilon": epsilon, "--norm": norm, "--targets": targets, "--mean": mean, "--std": std}
-    flags |= {"--no-clip": no_clip or None, "--data-dir": data_dir}
+    flags = query_flags(index, epsilon, norm, targets, mean, std, no_clip, data_dir)
     request = Request(network, choose(spec, dataset, flags))
     settings = Settings(method, timeout, device, seed, threads, None if memory is None else parse_memory(memory))
     _check(timeout, json, witness)
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
+    use_threads(threads)
     with Display(not quiet and json != STDOUT, not quiet, request.count) as display:
         results: list[QueryResult] = []
         try:

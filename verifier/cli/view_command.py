@@ -11,7 +11,7 @@ import typer
 
 from verifier.cli import options
 from verifier.cli.files import STDOUT, check_writable, write_whole
-from verifier.cli.request import Inputs, Request, choose
+from verifier.cli.request import Inputs, Request, choose, query_flags
 from verifier.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def view(
     The specification is a VNN-LIB file, or robustness around one input of a data set. All that is drawn holds for its
     input set; of a file with several, the first. --json writes the pictures' coordinates.
     """
-    flags = {"--index": index, "--epsilon": epsilon, "--norm": norm, "--targets": targets, "--mean": mean, "--std": std}
-    flags |= {"--no-clip": no_clip or None, "--data-dir": data_dir}
+    flags = query_flags(index, epsilon, norm, targets, mean, std, no_clip, data_dir)
     request = Request(network, choose(spec, dataset, flags))
     _check(request, out, json)
     chosen = {"layer": layer, "neurons": parse_indices(neurons, "--neurons", (1, 2)), "device": device, "seed": seed}

@@ -1,7 +1,7 @@
 """Subproblems of activation splitting: the network over the whole region, with some pre-activations confined.
 
 Only entries that the root leaves open can be split, so a subproblem is stored as what it says of those: one row of
-numbers for each of the fields `FIELDS`. `Frame` turns a batch of rows into what the dual function takes.
+numbers for each field of a `Batch`. `Frame` turns a batch of rows into what the dual function takes.
 Axes: N subproblems, S rows, K open entries of all pre-activations together.
 """
 
@@ -24,26 +24,13 @@ from verifier.search.boxes import sources
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
 
-#: fields of a subproblem: ends of the open pre-activations, sign and point of their last split (N, K); multipliers and
-#: weights of the lower and the upper lines (N, S, K); bound, depth, property and polytope (N,)
-FIELDS = (
-    "low",
-    "high",
-    "sign",
-    "point",
-    "multiplier",
-    "weight_low",
-    "weight_high",
-    "bound",
-    "depth",
-    "owner",
-    "target",
-)
-
 #: ends of an interval that cross by more than this share of the root's largest value leave nothing between them; far
 #: above the rounding errors of float64
 EMPTY_BEYOND = 1e-6
 
+#: a subproblem's fields: ends ``low`` and ``high`` of the open pre-activations, ``sign`` and ``point`` of their last
+#: split (N, K); ``multiplier``, and weights ``weight_low`` and ``weight_high`` of the lines (N, S, K); ``bound``,
+#: ``depth``, property ``owner`` and polytope ``target`` (N,)
 Batch = dict[str, Tensor]
 
 
