@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from verifier.search.result import Replay, SearchOptions, Watch
 from verifier.search.subproblem import Batch, Frame, View, in_precision, select
 from verifier.specs.box import flat_rows
 from verifier.specs.rounding import narrow
+
+if TYPE_CHECKING:
+    from verifier.search.leaves import Leaves
 
 #: relaxations that cost less than this share of the bound tell nothing about where to split
 BLIND = 1e-3
@@ -55,6 +59,7 @@ class ActivationSplit:
             boxes = {name: box.to(dtype, device) for name, box in found.items()}
         self.frame = Frame.of(problem, boxes)
         self.exact = self.frame.in_precision(exact)
+        self._leaves: Leaves | None = None
         roots = self.frame.roots(root.dual)
         self.ledger.push(select(roots, wanted[roots["owner"]].nonzero()[:, 0]))
 
@@ -64,15 +69,18 @@ class ActivationSplit:
 
     def step(self, parents: Batch, until: float | None) -> None:
         """Split subproblems, bound both halves of each, and push what stays open."""
-        children = self._branch(parents)
+        stuck = split_points(self.frame, parents).isnan().all(1)
+        left = self._finish(select(parents, stuck.nonzero()[:, 0]), until) if bool(stuck.any()) else None
+        children = self._branch(select(parents, (~stuck).nonzero()[:, 0]))
         if len(children["bound"]) and not self.ledger.falsified:
             self.ledger.push(self._bound(children, until))
+        if left is not None:
+            self.ledger.push(left)
 
     @torch.no_grad()
     def _branch(self, parents: Batch) -> Batch:
         """Both halves of each parent, at the entry that promises most."""
-        parents = self._without_stuck(parents)
-        if len(parents["bound"]) == 0:
+        if len(parents["bound"]) == 0 or self.ledger.falsified:
             return parents
         view = self.frame.view(parents)
         watch: dict[str, Tensor] = {}
@@ -91,15 +99,13 @@ class ActivationSplit:
             scored = tuple(torch.where(blind.unsqueeze(1), b, a) for a, b in zip(scored, others, strict=True))
         return halves(parents, choose(self.frame, parents, scored, at, self.options.branches), at)
 
-    def _without_stuck(self, parents: Batch) -> Batch:
-        """The parents that can be split; of the others only their minimisers are of use."""
-        stuck = split_points(self.frame, parents).isnan().all(1)
-        if not bool(stuck.any()):
-            return parents
-        ended = select(parents, stuck.nonzero()[:, 0])
-        self._minimisers(self.frame.bound(self.frame.view(ended))[0], ended)
-        self.ledger.give_up(ended["owner"])
-        return select(parents, (~stuck).nonzero()[:, 0])
+    def _finish(self, ended: Batch, until: float | None) -> Batch:
+        """Decide subproblems that cannot be split; those for which there was no time come back."""
+        if self._leaves is None:
+            from verifier.search.leaves import Leaves  # scipy's sparse matrices behind it
+
+            self._leaves = Leaves(self.exact, self.ledger)
+        return self._leaves.finish(ended, until)
 
     def _pushed(self, view: View, moved: dict[str, Tensor]) -> View:
         """Larger multipliers on the splits that the minimiser breaks.

@@ -18,25 +18,21 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import DualPoint
 from verifier.bounding.ladder import Bounds, Problem, reevaluate
 from verifier.bounding.lp.duals import Duals, Empty
 from verifier.bounding.lp.highs import workers
 from verifier.bounding.lp.mip import candidate
-from verifier.bounding.lp.network import objective_rows, relaxed_network
-from verifier.bounding.lp.program import Program, program
-from verifier.bounding.lp.splits import SplitModel, SplitSolver, combination, split_point
+from verifier.bounding.lp.program import Program
+from verifier.bounding.lp.splits import SplitModel, SplitSolver
 from verifier.operators.table import OPERATORS
-from verifier.search.boxes import slack
 from verifier.search.branching import Splits, halves, split_points
 from verifier.search.ledger import Ledger
+from verifier.search.programs import Programs
 from verifier.search.result import Replay, SearchOptions, SearchResult, Watch
 from verifier.search.subproblem import Batch, Frame, View, select
 
 #: share of the time that is left, and seconds without a limit, in which HiGHS looks for a counterexample of a root
 CANDIDATE_SHARE, CANDIDATE_SECONDS = 0.2, 10.0
-#: models that are kept at a time, one for each worker and polytope
-MOST_MODELS = 64
 #: share of a neuron's distance from its true value that counts though no line of it has a price
 LEAST_MASS = 1e-6
 
@@ -65,13 +61,13 @@ class MilpSearch:
     ):
         if root.lower.dtype != torch.float64:
             root = reevaluate(problem, root)
-        self._make, self._workers = make, workers()
+        self._workers = workers()
         self.ledger = Ledger.of(problem, wanted, self._workers, options, replay, watch)
         self.frame, self.options = Frame.of(problem, root.relaxation.boxes), options
         roots = self.frame.roots(root.dual)
         self._roots = select(roots, wanted.to(roots["owner"].device)[roots["owner"]].nonzero()[:, 0])
         self._tried = 0  # roots that HiGHS was asked for a counterexample of
-        self._models: dict[tuple[int, int, int], SplitSolver] = {}
+        self._programs = Programs(self.frame, self._roots, make)
         self._pool = ThreadPoolExecutor(self._workers)
         self.ledger.push(self._roots)
 
@@ -100,24 +96,21 @@ class MilpSearch:
         share = (len(self._roots["bound"]) - number) if until is not None else 1
         seconds = CANDIDATE_SECONDS if until is None else CANDIDATE_SHARE * (until - now) / share
         try:
-            point = candidate(self._program(view), view.relaxation, now + seconds)
+            point = candidate(self._programs.program(view), view.relaxation, now + seconds)
         except Exception:  # of a third party's code; the search does without its candidate
             return
         if point is not None:
             self._try(torch.as_tensor(point), root)
 
     def _try(self, point: Tensor, batch: Batch) -> None:
-        box = self.frame.problem.region.enclosing_box()
-        shaped = point.to(box.lower).reshape(1, *box.lower.shape[1:])
-        inside = torch.minimum(torch.maximum(shaped, box.lower[batch["owner"]]), box.upper[batch["owner"]])
-        self.ledger.try_points(inside, batch["owner"])
+        self.ledger.try_points(self._programs.inside(point, batch), batch["owner"])
 
     @torch.no_grad()
     def _step(self, popped: Batch, until: float | None) -> None:
         """Bound a few subproblems side by side; close each of them or split it."""
         batches = [select(popped, torch.tensor([i])) for i in range(len(popped["bound"]))]
         views = [self.frame.view(batch) for batch in batches]
-        ask = partial(self._ask, until=until)
+        ask = partial(self._programs.ask, until=until)
         for batch, view, found in zip(batches, views, self._pool.map(ask, count(), batches, views), strict=True):
             if self.ledger.falsified:
                 return
@@ -130,7 +123,7 @@ class MilpSearch:
         """Take over what a solver says of one subproblem."""
         self.ledger.subproblems += 1
         if found is not None:
-            bound, proved, dual = self._prove(view, found)
+            bound, proved, dual = self._programs.prove(view, found)
             if bool(proved):
                 self.ledger.close(bound, batch["owner"])
                 return
@@ -172,39 +165,3 @@ class MilpSearch:
                     score += ((mass.abs() + LEAST_MASS) * gap.abs()).nan_to_num()[piece.index]
             parts.append(score)
         return torch.cat(parts).unsqueeze(0)
-
-    def _ask(self, worker: int, batch: Batch, view: View, until: float | None) -> Duals | None:
-        """A solver's answer, in a thread of its own; one that breaks down has none."""
-        key = worker, int(batch["owner"]), int(batch["target"])
-        try:
-            if key not in self._models:
-                self._models[key] = self._model(*key[1:])
-            return self._models[key].bound(view.relaxation, until)
-        except Exception:  # of a third party's code; without an answer the subproblem is split
-            self._models.pop(key, None)
-            return None
-
-    def _model(self, owner: int, target: int) -> SplitSolver:
-        """A model for one polytope; all others go where there are too many."""
-        if len(self._models) >= MOST_MODELS:
-            self._models = {}
-        root = (self._roots["owner"] == owner) & (self._roots["target"] == target)
-        view = self.frame.view(select(self._roots, root.nonzero()[:, 0]))
-        return self._make(self._program(view))
-
-    def _program(self, view: View) -> Program:
-        graph, target = self.frame.problem.graph, objective_rows(self.frame.problem.graph, view.objective)
-        return program(relaxed_network(graph, view.relaxation, graph.output), view.region.enclosing_box(), target)
-
-    def _prove(self, view: View, found: Duals) -> tuple[Tensor, Tensor, DualPoint]:
-        """What the dual function says at HiGHS's dual point: bound (1,), whether it counts, and the point."""
-        graph, relaxation = self.frame.problem.graph, view.relaxation
-        dual, objective = split_point(relaxation, found), combination(view.objective, found)
-        one = View(view.region, relaxation, objective, dual)
-        bound = self.frame.bound(one)[1][:, 0]
-        proved = bound > 0
-        if bool(proved):  # the allowance costs a pass
-            proved = bound > slack(graph, relaxation, objective, dual)[:, 0]
-        if isinstance(found, Empty):
-            bound = torch.full_like(bound, torch.inf)  # there is no output whose margin could be small
-        return bound, proved, dual

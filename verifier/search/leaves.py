@@ -1,0 +1,66 @@
+"""The end of activation splitting: subproblems in which nothing is left to split, each finished by a linear program.
+
+Where all activations are piecewise linear and decided, the network is affine on the subproblem, so a program over it
+is exact: either its dual values prove the subproblem, or its optimum is a counterexample. What rounding leaves between
+the two stays open.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import torch
+
+from verifier.bounding.dual import DualPoint
+from verifier.bounding.lp.duals import Empty
+from verifier.bounding.lp.size import MOST_BYTES, estimate
+from verifier.search.ledger import Ledger
+from verifier.search.programs import Programs
+from verifier.search.subproblem import Batch, Frame, in_precision, select
+
+
+class Leaves:
+    """Closes subproblems that can not be split, or gives them up.
+
+    Args:
+        frame: in float64.
+        ledger: of the search, in any precision.
+    """
+
+    def __init__(self, frame: Frame, ledger: Ledger):
+        self._ledger = ledger
+        fits = estimate(frame.problem.graph).bytes <= MOST_BYTES
+        self._programs = Programs(frame, frame.roots(DualPoint())) if fits else None
+
+    def finish(self, leaves: Batch, until: float | None) -> Batch:
+        """Decide them one by one. Returns those that the time did not suffice for."""
+        for number in range(len(leaves["bound"])):
+            late = until is not None and monotonic() >= until
+            if late or not self._finish(select(leaves, torch.tensor([number])), until):
+                return select(leaves, torch.arange(number, len(leaves["bound"])))
+            if self._ledger.falsified:
+                break
+        return select(leaves, torch.arange(0))
+
+    @torch.no_grad()
+    def _finish(self, leaf: Batch, until: float | None) -> bool:
+        """Close one, find a counterexample in it, or give it up; False where the time ended."""
+        found = None
+        if self._programs is not None:
+            wide = in_precision(leaf, torch.float64)
+            view = self._programs.frame.view(wide)
+            found = self._programs.ask(0, wide, view, until)
+            if found is None and until is not None and monotonic() >= until:
+                return False
+            if found is not None:
+                bound, proved, _ = self._programs.prove(view, found)
+                if bool(proved):
+                    self._ledger.close(bound.to(leaf["bound"].dtype), leaf["owner"])
+                    self._ledger.closed += 1
+                    return True
+                if not isinstance(found, Empty):
+                    point = self._programs.inside(torch.as_tensor(found.point), wide)
+                    self._ledger.try_points(point.to(leaf["low"]), leaf["owner"])
+        if not self._ledger.falsified:
+            self._ledger.give_up(leaf["owner"])
+        return True
