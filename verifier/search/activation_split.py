@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, reevaluate
-from verifier.search.boxes import slack
+from verifier.search.boxes import in_working, slack
 from verifier.search.branching import at_kinks, choose, halves, scores, split_points, splits
 from verifier.search.ledger import Ledger
-from verifier.search.result import Replay, SearchOptions, Watch
+from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
+from verifier.search.root import refine
 from verifier.search.subproblem import Batch, Frame, View, in_precision, select
 from verifier.specs.box import flat_rows
 from verifier.specs.rounding import narrow
@@ -52,20 +54,45 @@ class ActivationSplit:
         size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
         self.ledger = Ledger.of(problem, wanted, size, options, replay, watch)
         self.options = options
-        dtype, device = problem.rows.objective.C.dtype, problem.rows.objective.C.device
-        boxes = root.relaxation.boxes
-        if dtype != torch.float64:
-            found = reevaluate(exact, root).relaxation.boxes
-            boxes = {name: box.to(dtype, device) for name, box in found.items()}
-        self.frame = Frame.of(problem, boxes)
+        self._problems, self._wanted, self._dual = (problem, exact), wanted, root.dual
+        if root.lower.dtype != torch.float64:
+            root = reevaluate(exact, root)
+        self._boxes, self._refined = root.relaxation.boxes, options.root is None
+        self._begin()
+
+    def _begin(self) -> None:
+        """The roots over the boxes that are known, in place of all that is open."""
+        problem, exact = self._problems
+        like = problem.rows.objective.C
+        self.frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device))
         self.exact = self.frame.in_precision(exact)
         self._leaves: Leaves | None = None
-        roots = self.frame.roots(root.dual)
-        self.ledger.push(select(roots, wanted[roots["owner"]].nonzero()[:, 0]))
+        roots = self.frame.roots(self._dual)
+        self.ledger.restart(select(roots, self._wanted[roots["owner"]].nonzero()[:, 0]))
 
     def run(self, until: float | None) -> None:
-        """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over."""
+        """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
+
+        What is not decided soon begins again over tighter boxes.
+        """
+        if self.options.root is not None and not self._refined:
+            soon = monotonic() + self.options.root.after
+            self._work(soon if until is None else min(soon, until))
+            if self.ledger.stuck or (until is not None and monotonic() >= until):
+                return
+            self._refine(self.options.root, until)
+        self._work(until)
+
+    def _work(self, until: float | None) -> None:
         self.ledger.run(lambda batch: self.step(batch, until), until)
+
+    def _refine(self, options: RootOptions, until: float | None) -> None:
+        self._refined = True
+        now = monotonic()
+        end = now + (options.seconds if until is None else options.share * (until - now))
+        problem, exact = self._problems
+        self._boxes = refine(problem, exact, self._boxes, self.ledger.size, options, end)
+        self._begin()
 
     def step(self, parents: Batch, until: float | None) -> None:
         """Split subproblems, bound both halves of each, and push what stays open."""

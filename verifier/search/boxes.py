@@ -15,6 +15,7 @@ from verifier.bounding.rounding import rounding_scale
 from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
 from verifier.specs.region import Box
+from verifier.specs.rounding import narrow
 
 Boxes = Mapping[str, Box]
 
@@ -29,6 +30,14 @@ def intersect(one: Box, other: Box) -> Box:
     """Where rounding pushes the ends past each other they are swapped back."""
     lower, upper = torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper)
     return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
+
+
+def in_working(boxes: Boxes, dtype: torch.dtype, device: torch.device) -> dict[str, Box]:
+    """Boxes in the precision of a search, no smaller than they were."""
+    return {
+        name: Box(narrow(box.lower, dtype, device, -torch.inf), narrow(box.upper, dtype, device, torch.inf))
+        for name, box in boxes.items()
+    }
 
 
 def inheriting(known: Boxes, tighten: Tighten) -> Tighten:

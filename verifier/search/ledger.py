@@ -121,6 +121,12 @@ class Ledger:
     def push(self, fields: Fields) -> None:
         self.store.push(fields)
 
+    def restart(self, fields: Fields) -> None:
+        """Subproblems in place of all that are open; together they cover everything that is wanted."""
+        store = Store(self.options.memory)
+        store.push(fields)
+        self.store = store
+
     def result(self) -> SearchResult:
         margins, proved = self.least.clone(), ~self.failed
         left = self.store.numbers()

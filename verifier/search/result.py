@@ -35,6 +35,26 @@ Watch = Callable[[Standing], None]
 
 
 @dataclass(frozen=True)
+class RootOptions:
+    """How the boxes of a search's root are tightened.
+
+    Args:
+        after: seconds of search that come first: what they decide needs no better boxes.
+        share, seconds: share of the time that is left, and seconds without a limit.
+        ascent: on each subproblem.
+        rounds: rounds of splits at most.
+    """
+
+    after: float = 1.0
+    share: float = 0.4
+    seconds: float = 20.0
+    ascent: AscentOptions = field(
+        default_factory=lambda: AscentOptions(iterations=5, step=0.2, decay=0.8, multiplier_step=0.1)
+    )
+    rounds: int = 12
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """How to search.
 
@@ -48,6 +68,7 @@ class SearchOptions:
         stages: ascents on each subproblem; those that are closed take no part in the next stage.
         subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
+        root: how the boxes of the root are tightened before activations are split; None for not at all.
     """
 
     memory: int = 4 << 30
@@ -62,6 +83,7 @@ class SearchOptions:
     )
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
+    root: RootOptions | None = field(default_factory=RootOptions)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,191 @@
+"""Tighter boxes at the root of a search: a small branch and bound for both ends of every open pre-activation.
+
+All subproblems of the search inherit these boxes, so what is found once counts everywhere. Layer by layer, each end is
+a row of an objective over the network below it, and its subproblems are split like those of the property. A tree has
+the bound of its worst leaf, so the worse half of its leaves is split in every round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import ancestors, ascend
+from verifier.bounding.dual import DualPoint, Objective
+from verifier.bounding.intermediate import unit_rows
+from verifier.bounding.ladder import Problem
+from verifier.bounding.rows import Rows
+from verifier.operators.table import OPERATORS
+from verifier.search.boxes import in_working, intersect, slack
+from verifier.search.branching import at_kinks, halves, scores, split_points, splits
+from verifier.search.result import RootOptions
+from verifier.search.subproblem import Batch, Frame, Piece, in_precision, pieces, select
+from verifier.specs.box import flat
+from verifier.specs.region import Box
+
+
+def refine(
+    problem: Problem, exact: Problem, boxes: Mapping[str, Box], size: int, options: RootOptions, until: float
+) -> dict[str, Box]:
+    """Boxes that lie in the given ones.
+
+    Args:
+        problem, exact: the same in working precision and in float64.
+        boxes: of all nodes, in float64.
+        size: subproblems that a batch takes.
+        until: `time.monotonic` value at which to stop.
+    """
+    boxes, layers = dict(boxes), pieces(exact, boxes)
+    for number, piece in enumerate(layers):
+        now = monotonic()
+        end = now + (until - now) / (len(layers) - number)
+        trees = Trees.of(problem, exact, boxes, piece)
+        if now < until and trees is not None:
+            boxes[piece.source] = intersect(boxes[piece.source], trees.grow(size, options, end))
+    return boxes
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A tree of subproblems for both ends of the open entries of one pre-activation.
+
+    Args:
+        piece: what is bounded; its R entries are rows, and after them their negatives.
+        box: of the pre-activation, in float64.
+        frame, exact: the network below it in both precisions, with its 2R rows.
+        goal: a bound beyond which nothing is gained.
+    """
+
+    piece: Piece
+    box: Box
+    frame: Frame
+    exact: Frame
+    goal: float
+
+    @classmethod
+    def of(cls, problem: Problem, exact: Problem, boxes: Mapping[str, Box], piece: Piece) -> Trees | None:
+        """None where nothing below can be split."""
+        dtype, device = problem.rows.objective.C.dtype, problem.rows.objective.C.device
+        near = in_working(boxes, dtype, device)
+        box = boxes[piece.source]
+        frame = Frame.of(_below(problem, piece, box.batch), near)
+        if not frame.pieces or not len(piece.index) or box.batch != problem.region.batch:
+            return None
+        exact_frame = frame.in_precision(_below(exact, piece, box.batch))
+        relus = all(node.op == "relu" for node in piece.activations)
+        return cls(piece, box, frame, exact_frame, 0.0 if relus else torch.inf)
+
+    def grow(self, size: int, options: RootOptions, until: float) -> Box:
+        """Split the worst leaves again and again, and bound them; what they prove."""
+        leaves = self._bounded(self.frame.roots(DualPoint()), size, options, until)
+        for _ in range(options.rounds):
+            worst = self._worst(leaves)
+            if monotonic() >= until or not bool(worst.any()):
+                break
+            children = _split(self.frame, select(leaves, worst.nonzero()[:, 0]), size)
+            rest = select(leaves, (~worst).nonzero()[:, 0])
+            leaves = _joined([rest, self._bounded(children, size, options, until)])
+        return self._proved(leaves, size)
+
+    def _bounded(self, batch: Batch, size: int, options: RootOptions, until: float) -> Batch:
+        """Climb on each; those for which there is no time keep the bound of their parent."""
+        done = []
+        for part in _parts(batch, size):
+            if monotonic() < until or not bool(part["bound"].isfinite().all()):
+                view = self.frame.view(part)
+                graph = self.frame.problem.graph
+                rows, dual = ascend(
+                    graph, view.region, view.relaxation, view.objective, options.ascent, start=view.dual
+                )
+                self.frame.absorb(part, dual)
+                part["bound"] = torch.maximum(part["bound"], rows.amax(1))
+            done.append(part)
+        return _joined(done)
+
+    def _worst(self, leaves: Batch) -> Tensor:
+        """(N,) the worse half of the leaves of every tree that is worth its time."""
+        tree, bound = self._tree(leaves), leaves["bound"]
+        open_ = self._open(self._cut(self._least(bound, tree).double())).repeat(1, 2).reshape(-1)
+        worth = open_[tree] & (bound < self.goal) & ~split_points(self.frame, leaves).isnan().all(1)
+        order = bound.masked_fill(~worth, torch.inf).argsort()
+        order = order[tree[order].argsort(stable=True)]
+        count = torch.bincount(tree, weights=worth.double(), minlength=len(open_))
+        start = torch.cat([count.new_zeros(1), torch.bincount(tree, minlength=len(open_)).cumsum(0)[:-1]])
+        place = torch.arange(len(order), device=order.device) - start[tree[order]]
+        chosen = torch.zeros_like(worth)
+        chosen[order] = place < (count[tree[order]] / 2).ceil()
+        return chosen & worth
+
+    @torch.no_grad()
+    def _proved(self, leaves: Batch, size: int) -> Box:
+        """The box that the leaves' dual points prove in float64, beyond its rounding errors."""
+        graph, bounds = self.exact.problem.graph, []
+        for part in _parts(leaves, size):
+            view = self.exact.view(in_precision(part, torch.float64))
+            rows = self.exact.bound(view)[1]
+            bounds.append((rows - slack(graph, view.relaxation, view.objective, view.dual))[:, 0])
+        least = torch.cat(bounds).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return self._cut(self._least(least, self._tree(leaves)))
+
+    def _cut(self, least: Tensor) -> Box:
+        """The box cut down by bounds (B, 2R) of the rows.
+
+        A tree whose leaves are all empty would prove that there is no input at all; no end goes past the other for it.
+        """
+        index, (low, high) = self.piece.index, least.chunk(2, dim=1)
+        lower, upper = flat(self.box.lower).clone(), flat(self.box.upper).clone()
+        lower[:, index] = torch.minimum(torch.maximum(lower[:, index], low), upper[:, index])
+        upper[:, index] = torch.maximum(torch.minimum(upper[:, index], -high), lower[:, index])
+        shape = self.box.lower.shape
+        return Box(lower.reshape(shape), upper.reshape(shape))
+
+    def _open(self, box: Box) -> Tensor:
+        """(B, R) entries whose activation is not one line over a box of the pre-activation."""
+        masks = [OPERATORS[node.op].splits(node, box) for node in self.piece.activations]  # type: ignore[misc]
+        return flat(torch.stack(masks).any(0))[:, self.piece.index]
+
+    def _tree(self, leaves: Batch) -> Tensor:
+        return leaves["owner"] * 2 * len(self.piece.index) + leaves["target"]
+
+    def _least(self, bounds: Tensor, tree: Tensor) -> Tensor:
+        """The least bound (B, 2R) of the leaves of every tree."""
+        least = bounds.new_full((self.box.batch * 2 * len(self.piece.index),), torch.inf)
+        return least.scatter_reduce(0, tree, bounds, "amin").reshape(self.box.batch, -1)
+
+
+def _below(problem: Problem, piece: Piece, batch: int) -> Problem:
+    """The network below a pre-activation, with its open entries and their negatives as polytopes of one row each."""
+    graph, rows = problem.graph, piece.index.expand(batch, -1)
+    objective = unit_rows(graph, piece.source, rows, problem.rows.objective.C.dtype)
+    offset = objective.C.new_zeros(objective.C.shape[:2]) if objective.offset is None else objective.offset
+    below, count = ancestors(graph, objective.node), objective.C.shape[1]
+    graph = replace(graph, nodes=tuple(n for n in graph.nodes if n.name in below), output=objective.node)
+    owner = torch.arange(count, device=offset.device).expand(batch, -1)
+    objective = Objective(objective.node, objective.C, offset)
+    return Problem(graph, problem.region, Rows(objective, owner, (count,) * batch))
+
+
+@torch.no_grad()
+def _split(frame: Frame, parents: Batch, size: int) -> Batch:
+    """Both halves of each subproblem, at the entry whose relaxation costs the bound most."""
+    children = []
+    for part in _parts(parents, size):
+        view, watch = frame.view(part), {}
+        frame.bound(view, watch)
+        at = splits(frame, view, watch, part)
+        cost = scores(frame, view, watch, part, at_kinks(frame, at.points))
+        children.append(halves(part, cost.masked_fill(at.points.isnan(), -torch.inf).argmax(1), at))
+    return _joined(children)
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    for numbers in torch.arange(len(batch["bound"]), device=batch["bound"].device).split(size):
+        yield select(batch, numbers)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
