@@ -17,6 +17,7 @@ from verifier.errors import out_of_memory
 from verifier.search.memory import Memory
 from verifier.search.result import SearchOptions, Standing
 from verifier.search.store import Store
+from verifier.workers import Workers
 
 ENOUGH = 20.0
 #: as torch says it on the CPU
@@ -28,13 +29,14 @@ def test_a_step_that_finds_no_memory_is_taken_again_with_less(way: str, monkeypa
     """Batches of more than one subproblem never fit; the proof is found all the same."""
     graph, box = network("mlp", seed=13, radius=1.5)
     search = start(way, graph, box, first_output_below(graph, least_first_output(graph, box) - 0.002))
+    search.ledger.workers = Workers(1)  # type: ignore[union-attr]
     genuine, sizes = search.step, []  # type: ignore[union-attr]
 
     def scarce(batch, until):
         sizes.append(len(batch["bound"]))
         if sizes[-1] > 1:
             raise RuntimeError(COMPLAINT)
-        genuine(batch, until)
+        return genuine(batch, until)
 
     monkeypatch.setattr(search, "step", scarce)
     search.run(monotonic() + ENOUGH)
@@ -149,15 +151,15 @@ def test_failures_anywhere_lose_nothing(way: str, seed: int, above: bool):
     ledger, chance = search.ledger, random.Random(seed)  # type: ignore[union-attr]
 
     def unreliable(genuine):
-        def call(*arguments):
+        def call(*arguments, **named):
             if chance.random() < 0.2:
                 raise MemoryError
-            return genuine(*arguments)
+            return genuine(*arguments, **named)
 
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("close", "give_up", "push", "try_points"):
+        for name in ("close", "give_up", "count", "try_points"):
             patch.setattr(ledger, name, unreliable(getattr(ledger, name)))
         end = monotonic() + (0.15 if above else ENOUGH)
         while monotonic() < end and not ledger.finished:

@@ -94,15 +94,14 @@ class ActivationSplit:
         self._boxes = refine(problem, exact, self._boxes, self.ledger.size, options, end)
         self._begin()
 
-    def step(self, parents: Batch, until: float | None) -> None:
-        """Split subproblems, bound both halves of each, and push what stays open."""
+    def step(self, parents: Batch, until: float | None) -> list[Batch]:
+        """Split subproblems and bound both halves of each; returns what stays open."""
         stuck = split_points(self.frame, parents).isnan().all(1)
-        left = self._finish(select(parents, stuck.nonzero()[:, 0]), until) if bool(stuck.any()) else None
+        left = [self._finish(select(parents, stuck.nonzero()[:, 0]), until)] if bool(stuck.any()) else []
         children = self._branch(select(parents, (~stuck).nonzero()[:, 0]))
         if len(children["bound"]) and not self.ledger.falsified:
-            self.ledger.push(self._bound(children, until))
-        if left is not None:
-            self.ledger.push(left)
+            left.append(self._bound(children, until))
+        return left
 
     @torch.no_grad()
     def _branch(self, parents: Batch) -> Batch:
@@ -148,7 +147,7 @@ class ActivationSplit:
 
     def _bound(self, batch: Batch, until: float | None) -> Batch:
         """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""
-        self.ledger.subproblems += len(batch["bound"])
+        self.ledger.count(bounded=len(batch["bound"]))
         if self.options.refresh:
             batch = self._refresh(batch)
         for stage in self.options.stages:
@@ -172,7 +171,7 @@ class ActivationSplit:
             narrow(wide["low"], dtype, empty.device, -torch.inf),
             narrow(wide["high"], dtype, empty.device, torch.inf),
         )
-        self.ledger.closed += int(empty.sum())
+        self.ledger.count(closed=int(empty.sum()))
         return select({**batch, "low": low, "high": high}, (~empty).nonzero()[:, 0])
 
     @torch.no_grad()
@@ -185,7 +184,7 @@ class ActivationSplit:
         if len(hopeful):
             closed[hopeful] = self._proved(select(batch, hopeful))
         self.ledger.close(batch["bound"].masked_fill(~closed, torch.inf), batch["owner"])
-        self.ledger.closed += int(closed.sum())
+        self.ledger.count(closed=int(closed.sum()))
         return select(batch, (~closed).nonzero()[:, 0])
 
     def _proved(self, batch: Batch) -> Tensor:

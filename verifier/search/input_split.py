@@ -44,7 +44,7 @@ class InputSplit:
         sizes = sum(torch.Size(self.graph.shapes[name]).numel() for name in self.sources)
         owner = wanted.nonzero()[:, 0].to(box.lower.device)
         like, count = box.lower, len(owner)
-        self.ledger.push(
+        self.ledger.restart(
             {
                 "lower": flat(box.lower)[owner],
                 "upper": flat(box.upper)[owner],
@@ -62,13 +62,13 @@ class InputSplit:
         """Bound batches of boxes until all are closed, a counterexample is confirmed, or the time is over."""
         self.ledger.run(lambda batch: self.step(batch, until), until)
 
-    def step(self, batch: dict[str, Tensor], until: float | None) -> None:
-        """Bound boxes, cut off what is excluded, and push the halves of what stays open."""
+    def step(self, batch: dict[str, Tensor], until: float | None) -> list[dict[str, Tensor]]:
+        """Bound boxes and cut off what is excluded; returns the halves of what stays open."""
         region = Box(*(batch[end].reshape(-1, *self.shape) for end in ("lower", "upper")))
         relaxation = self._relax(batch, region, until)
         objective = self.targets.objective(batch["owner"])
         bound = linear_bound(self.graph, relaxation.envelopes, objective)
-        self.ledger.subproblems += region.batch
+        self.ledger.count(bounded=region.batch)
         A = flat_rows(bound.A[self.graph.input]).expand(region.batch, -1, -1)
         rows = bound.constant + region.minimum(A)
         allowed = slack(self.graph, relaxation, objective, DualPoint())
@@ -81,9 +81,9 @@ class InputSplit:
         lower, upper, left = contract(batch["lower"], batch["upper"], planes, open_)
         self._close(open_ & ~left, self.targets.margins(allowed, owner), owner)
         keep = left.any(1).nonzero()[:, 0]
-        self.ledger.closed += region.batch - len(keep)
+        self.ledger.count(closed=region.batch - len(keep))
         if len(keep) == 0:
-            return
+            return []
         best = margins.masked_fill(~left, torch.inf).amin(1)
         children = {
             "lower": lower,
@@ -98,8 +98,7 @@ class InputSplit:
         children = {name: value[keep] for name, value in children.items()}
         score = self._sensitivity(relaxation, owner, self._worst_row(rows, margins, left, owner))[keep]
         self._try_points(A[keep], children)
-        if not self.ledger.falsified:
-            self._split(children, score)
+        return [] if self.ledger.falsified else [self._split(children, score)]
 
     def _relax(self, batch: dict[str, Tensor], region: Box, until: float | None) -> Relaxation:
         """The network over each box: what the parent knew is the start, unstable neurons are bounded anew."""
@@ -149,7 +148,7 @@ class InputSplit:
         points = torch.cat([torch.where(direction > 0, lower, upper), (lower + upper) / 2])
         self.ledger.try_points(points.reshape(-1, *self.shape), owner.repeat(2))
 
-    def _split(self, children: dict[str, Tensor], score: Tensor) -> None:
+    def _split(self, children: dict[str, Tensor], score: Tensor) -> dict[str, Tensor]:
         """Halve every box along its most sensitive coordinate, several times where few are open."""
         while True:
             lower, upper = children["lower"], children["upper"]
@@ -168,9 +167,8 @@ class InputSplit:
             halves["depth"] += 1
             children, score = halves, score[keep].repeat(2, 1)
             enough = 4 * count + len(self.ledger.store) > self.ledger.size * _FILL * 2
-            if enough or 4 * count > self.ledger.store.room or count == 0:
-                break
-        self.ledger.push(children)
+            if enough or 4 * count > self.ledger.room or count == 0:
+                return children
 
 
 def _batch_size(problem: Problem, options: SearchOptions) -> int:

@@ -49,14 +49,14 @@ class Leaves:
         if self._programs is not None:
             wide = in_precision(leaf, torch.float64)
             view = self._programs.frame.view(wide)
-            found = self._programs.ask(0, wide, view, until)
+            found = self._programs.ask(wide, view, until)
             if found is None and until is not None and monotonic() >= until:
                 return False
             if found is not None:
                 bound, proved, _ = self._programs.prove(view, found)
                 if bool(proved):
                     self._ledger.close(bound.to(leaf["bound"].dtype), leaf["owner"])
-                    self._ledger.closed += 1
+                    self._ledger.count(closed=1)
                     return True
                 if not isinstance(found, Empty):
                     point = self._programs.inside(torch.as_tensor(found.point), wide)

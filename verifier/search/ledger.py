@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
 from time import monotonic
 
 import torch
@@ -15,6 +16,10 @@ from verifier.operators import evaluate
 from verifier.search.result import Replay, SearchOptions, SearchResult, Standing, Watch
 from verifier.search.store import Fields, Store
 from verifier.search.targets import Targets
+from verifier.workers import Workers
+
+#: takes subproblems, and returns what is left of them
+Step = Callable[[dict[str, Tensor]], Sequence[Fields]]
 
 #: seconds between two reports
 _REPORT_EVERY = 0.1
@@ -22,15 +27,17 @@ _REPORT_EVERY = 0.1
 
 @dataclass
 class Ledger:
-    """The books of one search, the only part of it that changes.
+    """The books of one search, the only part of it that changes; several threads may write into them.
 
     Args:
         least: (B,) least margin of any closed subproblem of each property.
         failed: (B,) properties that were not wanted, or have a subproblem that can neither be closed nor split.
         size: subproblems that a step takes; less once memory has run out.
+        workers: take a step each, side by side; one once memory has run out.
         watch: told where the search is.
         closed: how many were proved.
         starved: not even one subproblem can be split for want of memory.
+        room: subproblems that a step in progress may return.
         lost: subproblems were taken out and are in no book, so nothing counts as proved.
     """
 
@@ -42,13 +49,16 @@ class Ledger:
     least: Tensor
     failed: Tensor
     size: int
+    workers: Workers
     watch: Watch | None = None
     subproblems: int = 0
     closed: int = 0
     falsified: bool = False
     starved: bool = False
     lost: bool = False
+    room: int = 0
     reported: float = 0.0
+    lock: RLock = field(default_factory=RLock)
 
     @classmethod
     def of(
@@ -59,12 +69,14 @@ class Ledger:
         options: SearchOptions,
         replay: Replay,
         watch: Watch | None = None,
+        workers: Workers | None = None,
     ) -> Ledger:
         like = problem.rows.objective.C
         count, failed = like.shape[0], ~wanted.to(like.device)
         targets, store = Targets.of(problem.rows), Store(options.memory)
         least = like.new_full((count,), torch.inf)
-        return cls(problem, options, replay, targets, store, least, failed, size, watch)
+        workers = workers or Workers.on(like.device)
+        return cls(problem, options, replay, targets, store, least, failed, size, workers, watch)
 
     @property
     def finished(self) -> bool:
@@ -79,37 +91,59 @@ class Ledger:
         """What is left to do: every split halves the weight of a subproblem."""
         return float((0.5 ** self.store.numbers()["depth"].double()).sum())
 
+    def count(self, bounded: int = 0, closed: int = 0) -> None:
+        """So many subproblems more were bounded, and so many proved."""
+        with self.lock:
+            self.subproblems += bounded
+            self.closed += closed
+
     def close(self, margins: Tensor, owner: Tensor) -> None:
         """Record margins (N,) of subproblems that were just closed; +inf where there is none."""
-        self.least.scatter_reduce_(0, owner, margins, "amin")
+        with self.lock:
+            self.least.scatter_reduce_(0, owner, margins, "amin")
 
     def give_up(self, owner: Tensor) -> None:
         """Subproblems of these properties can neither be closed nor split."""
-        self.failed[owner] = True
+        with self.lock:
+            self.failed[owner] = True
 
-    def run(self, step: Callable[[dict[str, Tensor]], None], until: float | None) -> None:
-        """Repeat a step until nothing is open, a counterexample is confirmed, memory ends, or the time is over.
-
-        Args:
-            step: takes subproblems, and pushes what is left of them as its last act.
-        """
+    def run(self, step: Step, until: float | None) -> None:
+        """Repeat a step until nothing is open, a counterexample is confirmed, memory ends, or the time is over."""
         while not self.stuck and not (until is not None and monotonic() >= until):
             self.advance(step)
             self._report()
 
-    def advance(self, step: Callable[[dict[str, Tensor]], None]) -> None:
-        """One step; where it fails its subproblems go back, and where memory ended the next one is smaller."""
+    def advance(self, step: Step) -> None:
+        """A step of every worker, each on subproblems of its own.
+
+        Where one fails, its subproblems go back; where memory ended, the next ones are smaller and one at a time.
+        """
         self.lost = True
-        batch = self.store.pop(max(1, min(self.size, self.store.room)))  # a split makes two of one
-        try:
-            step(dict(batch))
-        except BaseException as error:
-            self.store.push(batch)
-            if not out_of_memory(error):
-                self.lost = False
-                raise
-            self.starved, self.size = len(batch["bound"]) == 1, max(1, len(batch["bound"]) // 2)
+        free = self.store.room  # every split makes two of one
+        many = self.workers.count
+        batch = self.store.pop(max(1, min(self.size * many, free)))
+        count = len(batch["bound"])
+        parts = [{name: value[first::many] for name, value in batch.items()} for first in range(min(many, count))]
+        self.room = (free + count) // len(parts)
+        failures = []
+        for part, left in zip(parts, self.workers.outcomes(lambda part: step(dict(part)), parts), strict=True):
+            try:
+                for fields in left():
+                    self.store.push(fields)
+            except Exception as error:
+                self.store.push(part)
+                failures.append(error)
         self.lost = False
+        if failures:
+            self._shrink(failures, max(len(part["bound"]) for part in parts))
+
+    def _shrink(self, failures: Sequence[Exception], size: int) -> None:
+        """Smaller steps after some for which memory ended; any other failure is not ours to mend."""
+        for error in failures:
+            if not out_of_memory(error):
+                raise error
+        self.starved = size == 1 and self.workers.count == 1
+        self.size, self.workers = max(1, size // 2), Workers(1)
 
     def _report(self) -> None:
         now = monotonic()
@@ -117,9 +151,6 @@ class Ledger:
             self.reported = now
             bound = min(self.store.least, float(self.least.min()))
             self.watch(Standing(self.subproblems, self.closed, len(self.store), bound))
-
-    def push(self, fields: Fields) -> None:
-        self.store.push(fields)
 
     def restart(self, fields: Fields) -> None:
         """Subproblems in place of all that are open; together they cover everything that is wanted."""
@@ -143,6 +174,11 @@ class Ledger:
         margins = self.targets.values(evaluate(self.problem.graph, points), owner).amin(1)
         least = margins.topk(min(self.options.candidates, len(margins)), largest=False)
         for margin, i in zip(least.values.tolist(), least.indices.tolist(), strict=True):
-            if margin <= 0 and self.replay(int(owner[i]), points[i]):
-                self.falsified = True
+            if margin <= 0 and self._confirmed(int(owner[i]), points[i]):
                 return
+
+    def _confirmed(self, owner: int, point: Tensor) -> bool:
+        """Whether a point, or another one before it, is a counterexample."""
+        with self.lock:
+            self.falsified = self.falsified or self.replay(owner, point)
+            return self.falsified

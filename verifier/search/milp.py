@@ -10,9 +10,7 @@ are replayed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import count
 from time import monotonic
 
 import torch
@@ -29,7 +27,8 @@ from verifier.search.branching import Splits, halves, split_points
 from verifier.search.ledger import Ledger
 from verifier.search.programs import Programs
 from verifier.search.result import Replay, SearchOptions, SearchResult, Watch
-from verifier.search.subproblem import Batch, Frame, View, select
+from verifier.search.subproblem import Batch, Frame, select
+from verifier.workers import Workers
 
 #: share of the time that is left, and seconds without a limit, in which HiGHS looks for a counterexample of a root
 CANDIDATE_SHARE, CANDIDATE_SECONDS = 0.2, 10.0
@@ -61,15 +60,13 @@ class MilpSearch:
     ):
         if root.lower.dtype != torch.float64:
             root = reevaluate(problem, root)
-        self._workers = workers()
-        self.ledger = Ledger.of(problem, wanted, self._workers, options, replay, watch)
+        self.ledger = Ledger.of(problem, wanted, 1, options, replay, watch, Workers(workers()))
         self.frame, self.options = Frame.of(problem, root.relaxation.boxes), options
         roots = self.frame.roots(root.dual)
         self._roots = select(roots, wanted.to(roots["owner"].device)[roots["owner"]].nonzero()[:, 0])
         self._tried = 0  # roots that HiGHS was asked for a counterexample of
         self._programs = Programs(self.frame, self._roots, make)
-        self._pool = ThreadPoolExecutor(self._workers)
-        self.ledger.push(self._roots)
+        self.ledger.restart(self._roots)
 
     def run(self, until: float | None) -> None:
         """Work until all subproblems are closed, a counterexample is confirmed, or the time is over."""
@@ -106,45 +103,35 @@ class MilpSearch:
         self.ledger.try_points(self._programs.inside(point, batch), batch["owner"])
 
     @torch.no_grad()
-    def _step(self, popped: Batch, until: float | None) -> None:
-        """Bound a few subproblems side by side; close each of them or split it."""
-        batches = [select(popped, torch.tensor([i])) for i in range(len(popped["bound"]))]
-        views = [self.frame.view(batch) for batch in batches]
-        ask = partial(self._programs.ask, until=until)
-        for batch, view, found in zip(batches, views, self._pool.map(ask, count(), batches, views), strict=True):
-            if self.ledger.falsified:
-                return
-            if found is None and until is not None and monotonic() >= until:
-                self.ledger.push(batch)
-            else:
-                self._settle(batch, view, found)
-
-    def _settle(self, batch: Batch, view: View, found: Duals | None) -> None:
-        """Take over what a solver says of one subproblem."""
-        self.ledger.subproblems += 1
+    def _step(self, batch: Batch, until: float | None) -> list[Batch]:
+        """Bound one subproblem; close it, or return its halves."""
+        view = self.frame.view(batch)
+        found = self._programs.ask(batch, view, until)
+        if found is None and until is not None and monotonic() >= until:
+            return [batch]
+        self.ledger.count(bounded=1)
         if found is not None:
             bound, proved, dual = self._programs.prove(view, found)
             if bool(proved):
                 self.ledger.close(bound, batch["owner"])
-                return
+                return []
             if not isinstance(found, Empty):
                 batch["bound"] = torch.maximum(batch["bound"], bound)
                 self.frame.absorb(batch, dual)
                 self._try(torch.as_tensor(found.point), batch)
-        if not self.ledger.falsified:
-            self._split(batch, None if isinstance(found, Empty) else found)
+        return [] if self.ledger.falsified else self._split(batch, None if isinstance(found, Empty) else found)
 
-    def _split(self, batch: Batch, found: Duals | None) -> None:
+    def _split(self, batch: Batch, found: Duals | None) -> list[Batch]:
         """Both halves of a subproblem at the neuron that promises most; none where all are decided."""
         points = split_points(self.frame, batch)
         closed = points.isnan()
         if bool(closed.all()):
             self.ledger.give_up(batch["owner"])
-            return
+            return []
         score = batch["high"] - batch["low"] if found is None else self._scores(found).to(closed.device)
         none = torch.zeros_like(batch["multiplier"])
         column = score.masked_fill(closed, -torch.inf).argmax(1)
-        self.ledger.push(halves(batch, column, Splits(points, none, none)))
+        return [halves(batch, column, Splits(points, none, none))]
 
     def _scores(self, found: Duals) -> Tensor:
         """What each open entry's relaxation costs at the program's own optimum, (1, K).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from verifier.bounding.lp.splits import SplitModel, SplitSolver, combination, sp
 from verifier.search.boxes import slack
 from verifier.search.subproblem import Batch, Frame, View, select
 
-#: models that are kept at a time, one for each worker and polytope
+#: models that are kept at a time, one for each thread and polytope
 MOST_MODELS = 64
 
 
@@ -32,9 +33,9 @@ class Programs:
         self.frame, self.roots, self._make = frame, roots, make
         self._models: dict[tuple[int, int, int], SplitSolver] = {}
 
-    def ask(self, worker: int, batch: Batch, view: View, until: float | None) -> Duals | None:
-        """A solver's answer for one subproblem, of a worker that asks one at a time; a broken solver has none."""
-        key = worker, int(batch["owner"]), int(batch["target"])
+    def ask(self, batch: Batch, view: View, until: float | None) -> Duals | None:
+        """A solver's answer for one subproblem; a broken solver has none. Every thread has models of its own."""
+        key = get_ident(), int(batch["owner"]), int(batch["target"])
         try:
             if key not in self._models:
                 self._models[key] = self._model(*key[1:])

@@ -1,0 +1,86 @@
+"""Parts of some work side by side, each in a thread of its own with one of torch's threads.
+
+torch can also share out every single operation. But bound propagation on small networks is thousands of small ones,
+and waking the other threads for each of them costs more than they save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """Threads that wait for parts of work.
+
+    Args:
+        count: how many parts are worked on at a time; with one, the caller's thread does the work.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self._pool: ThreadPoolExecutor | None = None
+
+    @classmethod
+    def on(cls, device: torch.device) -> Workers:
+        """As many as torch may use threads; one on an accelerator, which is busy with large batches."""
+        return cls(torch.get_num_threads() if device.type == "cpu" else 1)
+
+    def map(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+        """The results of all parts, in their order.
+
+        Raises:
+            what `work` raises for the first part that fails, once all have come to their end.
+        """
+        return [result() for result in self.outcomes(work, parts)]
+
+    def outcomes(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Callable[[], Result]]:
+        """For every part, once all have come to their end, a call that returns its result or raises its error."""
+        if self.count == 1 or len(parts) == 1:
+            return [_attempt(work, part) for part in parts]
+        gradients = torch.is_grad_enabled()  # a setting of each thread
+
+        def call(part: Part) -> Callable[[], Result]:
+            with torch.set_grad_enabled(gradients):
+                return _attempt(work, part)
+
+        if self._pool is None:
+            self._pool = _pool(self.count)
+        return list(self._pool.map(call, parts))
+
+
+def _attempt(work: Callable[[Part], Result], part: Part) -> Callable[[], Result]:
+    try:
+        result = work(part)
+    except Exception as error:
+        failed = error  # the name of the clause ends with it
+
+        def fail() -> Result:
+            raise failed
+
+        return fail
+    return lambda: result
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
+    """Threads in which torch uses no further ones.
+
+    A thread takes the number that was set last anywhere when it first asks for it, and keeps it.
+    """
+    before, pool, all_here = torch.get_num_threads(), ThreadPoolExecutor(count), Barrier(count)
+
+    def begin(_: int) -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()
+        all_here.wait()
+
+    list(pool.map(begin, range(count)))
+    torch.set_num_threads(before)
+    return pool
