@@ -48,6 +48,7 @@ from verifier.specs.property import Property, Query
 from verifier.specs.region import Box, stack
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
+from verifier.workers import one_each
 
 #: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
 FLOAT64_UP_TO = 100_000
@@ -83,7 +84,7 @@ def verify(
         InputError: the property does not fit the network, an operator has no bound rule, or the network as read does
             not compute what onnxruntime computes.
     """
-    with torch.backends.cudnn.flags(allow_tf32=False):  # TF32 keeps 10 bits, which no bound survives
+    with one_each(), torch.backends.cudnn.flags(allow_tf32=False):  # TF32 keeps 10 bits, which no bound survives
         return _Run(graph, prop, VerifyOptions(**options), progress, watch).verdict()
 
 
@@ -136,14 +137,15 @@ def evidence(
         graph, prop, method, options: as of `bounds`.
         over: what another method found for the same query, with the same options: its boxes are taken.
     """
-    run = _Run(graph, prop, VerifyOptions(method=method, **options), None, None)
     taken: list[Evidence] = []
-    for number, numbers in enumerate(run.groups(range(len(run.query.properties)))):
-        batch, ladder = run.batch(numbers), run.ladder()
-        if over is not None:
-            ladder = replace(ladder, over=over[number].working.relaxation)
-        found = bounding(method)(batch.problem, ladder, run.deadline)
-        taken.append(Evidence(found, *run.certified(batch, found)))
+    with one_each():
+        run = _Run(graph, prop, VerifyOptions(method=method, **options), None, None)
+        for number, numbers in enumerate(run.groups(range(len(run.query.properties)))):
+            batch, ladder = run.batch(numbers), run.ladder()
+            if over is not None:
+                ladder = replace(ladder, over=over[number].working.relaxation)
+            found = bounding(method)(batch.problem, ladder, run.deadline)
+            taken.append(Evidence(found, *run.certified(batch, found)))
     return taken
 
 

@@ -6,8 +6,11 @@ and waking the other threads for each of them costs more than they save.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from threading import Barrier
 from typing import TypeVar
 
@@ -15,6 +18,23 @@ import torch
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+
+
+#: threads that torch had before `one_each` took them; a thread of `Workers` has a context of its own, without it
+_threads: ContextVar[int] = ContextVar("_threads")
+
+
+@contextmanager
+def one_each() -> Iterator[None]:
+    """Within it torch's threads are workers, and an operation has one of them."""
+    count = torch.get_num_threads()
+    token = _threads.set(count)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+        _threads.reset(token)
 
 
 class Workers:
@@ -26,12 +46,11 @@ class Workers:
 
     def __init__(self, count: int):
         self.count = count
-        self._pool: ThreadPoolExecutor | None = None
 
     @classmethod
     def on(cls, device: torch.device) -> Workers:
         """As many as torch may use threads; one on an accelerator, which is busy with large batches."""
-        return cls(torch.get_num_threads() if device.type == "cpu" else 1)
+        return cls(_threads.get(torch.get_num_threads()) if device.type == "cpu" else 1)
 
     def map(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         """The results of all parts, in their order.
@@ -43,7 +62,7 @@ class Workers:
 
     def outcomes(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Callable[[], Result]]:
         """For every part, once all have come to their end, a call that returns its result or raises its error."""
-        if self.count == 1 or len(parts) == 1:
+        if self.count == 1 or len(parts) <= 1:
             return [_attempt(work, part) for part in parts]
         gradients = torch.is_grad_enabled()  # a setting of each thread
 
@@ -51,9 +70,7 @@ class Workers:
             with torch.set_grad_enabled(gradients):
                 return _attempt(work, part)
 
-        if self._pool is None:
-            self._pool = _pool(self.count)
-        return list(self._pool.map(call, parts))
+        return list(_pool(self.count).map(call, parts))
 
 
 def _attempt(work: Callable[[Part], Result], part: Part) -> Callable[[], Result]:
@@ -69,8 +86,9 @@ def _attempt(work: Callable[[Part], Result], part: Part) -> Callable[[], Result]
     return lambda: result
 
 
+@cache
 def _pool(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses no further ones.
+    """Threads, kept for the life of the process, in which torch uses no further ones.
 
     A thread takes the number that was set last anywhere when it first asks for it, and keeps it.
     """

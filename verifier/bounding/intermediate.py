@@ -27,11 +27,17 @@ from verifier.relaxations.cuts import JointBound
 from verifier.relaxations.envelope import Envelope
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
+from verifier.workers import Workers
 
 #: operators that mix entries: one of them on the way from a box keeps its interval exact, two do not
 MIXING = {"linear", "conv", "conv_transpose", "sum"}
 
 
+#: rows for which a worker of its own is worth its while
+LEAST_ROWS = 32
+
+#: bounds of rows and of their negatives, and the dual point behind them
+Bounded = tuple[Tensor, DualPoint | WindowPoint]
 #: what tightened a node's box: rows (B, R) whose values and negatives were bounded, and the dual point (2R rows)
 Steps = tuple[tuple[Tensor, DualPoint | WindowPoint], ...]
 #: (node name, relaxation so far, bool (B, *X) of the entries that matter) -> tighter box and the steps that prove it
@@ -79,6 +85,9 @@ def by_dual(
     def late() -> bool:
         return deadline is not None and monotonic() > deadline
 
+    def bounded(now: Relaxation, name: str, ascent: AscentOptions | None, rows: Tensor) -> Bounded | None:
+        return None if late() else both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
+
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         box, steps = relaxation.boxes[name], ()
         ways = (None,) if options.ascent is None else (None, options.ascent)
@@ -88,12 +97,11 @@ def by_dual(
             if name in exact or late():
                 break
             now = replace(relaxation, boxes={**relaxation.boxes, name: box})
-            size = _rows_per_chunk(graph, region, name, box, options)
-            for rows in wanted_rows(wanted(box)).split(size, dim=1):
-                if late() or rows.numel() == 0:
-                    break
-                bound, dual = both_sides(graph, region, now, name, rows, options.slopes, ascent, deadline)
-                box, steps = intersect_rows(box, rows, bound), (*steps, (rows, dual))
+            workers, size = Workers.on(box.lower.device), _rows_per_chunk(graph, region, name, box, options)
+            chunks = chunks_of(wanted_rows(wanted(box)), size, workers.count)
+            for rows, found in zip(chunks, workers.map(partial(bounded, now, name, ascent), chunks), strict=True):
+                if found is not None:
+                    box, steps = intersect_rows(box, rows, found[0]), (*steps, (rows, found[1]))
         return box, steps
 
     return tighten
@@ -170,6 +178,17 @@ def wanted_rows(wanted: Tensor) -> Tensor:
     return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
+def chunks_of(rows: Tensor, size: int, workers: int) -> list[Tensor]:
+    """Rows (B, R) in chunks of a size or less, where there is more than a little of them at least one for each worker.
+
+    Args:
+        size: rows that a chunk may have.
+    """
+    count = rows.shape[1]
+    share = max(-(-count // workers), min(size, LEAST_ROWS))
+    return list(rows.split(min(size, share), dim=1)) if count else []
+
+
 def both_sides(
     graph: Graph,
     region: Region,
@@ -179,7 +198,7 @@ def both_sides(
     slopes: Slopes,
     ascent: AscentOptions | None,
     deadline: float | None,
-) -> tuple[Tensor, DualPoint | WindowPoint]:
+) -> Bounded:
     """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives."""
     if ascent is None:
         dual = fixed_point(relaxation.envelopes, slopes)

@@ -15,6 +15,7 @@ import torch
 from verifier.bounding.lp.duals import Duals
 from verifier.bounding.lp.network import Affine
 from verifier.bounding.lp.program import Program, over_columns
+from verifier.workers import Workers
 
 #: models at a time on machines with many cores
 MOST_WORKERS = 8
@@ -94,7 +95,7 @@ def run(highs: Any, deadline: float | None) -> bool:
 
 def workers() -> int:
     """How many models may be solved side by side: HiGHS works on one core, and lets other threads run meanwhile."""
-    return min(MOST_WORKERS, torch.get_num_threads())
+    return min(MOST_WORKERS, Workers.on(torch.device("cpu")).count)
 
 
 def load(program: Program) -> Any:
