@@ -56,8 +56,7 @@ class _Relax(torch.autograd.Function):
         ctx.save_for_backward(A, slope_l, icept_l, slope_u, icept_u)
         out, constant = torch.empty_like(A, memory_format=torch.contiguous_format), A.new_zeros(A.shape[:2])
         for part in _groups(A):
-            a, low, low_0, high, high_0 = (_of(x, part) for x in (A, slope_l, icept_l, slope_u, icept_u))
-            assert a is not None and low is not None and high is not None
+            a, low, high, low_0, high_0 = A[part], slope_l[part], slope_u[part], _of(icept_l, part), _of(icept_u, part)
             positive, negative = a.clamp(min=0), a.clamp(max=0)
             if high_0 is not None:
                 constant[part] += _inner(negative, high_0)
@@ -72,10 +71,12 @@ class _Relax(torch.autograd.Function):
         A, *lines = ctx.saved_tensors
         needs = ctx.needs_input_grad
         on_A = torch.empty_like(A, memory_format=torch.contiguous_format) if needs[0] else None
-        on_lines = [None if x is None or not need else torch.empty_like(x) for x, need in zip(lines, needs[1:], strict=True)]
+        on_lines = [
+            None if x is None or not need else torch.empty_like(x) for x, need in zip(lines, needs[1:], strict=True)
+        ]
         for part in _groups(A):
             a, up, outer = A[part], grad[part], grad_constant[part]
-            low, low_0, high, high_0 = (_of(x, part) for x in lines)
+            low, high, low_0, high_0 = lines[0][part], lines[2][part], _of(lines[1], part), _of(lines[3], part)
             if on_A is not None:  # masks are factors here: `torch.where` takes ten times as long on a CPU
                 below = torch.lt(a, 0, out=torch.empty_like(a))
                 high_part = up * below

@@ -209,7 +209,7 @@ LOSSES: Mapping[str, Callable[[Batch], Robust] | None] = MappingProxyType(
 )
 
 
-def training_loss(name: str, options: LossOptions = LossOptions()) -> TrainingLoss:
+def training_loss(name: str, options: LossOptions | None = None) -> TrainingLoss:
     """The loss of a name.
 
     Raises:
@@ -217,7 +217,7 @@ def training_loss(name: str, options: LossOptions = LossOptions()) -> TrainingLo
     """
     if name not in LOSSES:
         raise InputError("--loss", f"'{name}' is unknown", f"choose one of {', '.join(LOSSES)}")
-    return _Loss(LOSSES[name], options)
+    return _Loss(LOSSES[name], options or LossOptions())
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,10 @@ def certified_radii(
         index = open_.nonzero().squeeze(1)
         if index.numel() == 0:
             break
-        l, h, step = low[index], high[index], tolerance[index]
-        at = _next(l, h, step, refuted[index], None if previous is None else previous[index], turn)
+        below, above, step = low[index], high[index], tolerance[index]
+        at = _next(below, above, step, refuted[index], None if previous is None else previous[index], turn)
         positive = margin_at(index, at) > 0
-        low[index], high[index] = torch.where(positive, at, l), torch.where(positive, h, at)
+        low[index], high[index] = torch.where(positive, at, below), torch.where(positive, above, at)
         refuted[index] |= ~positive
         open_[index] = (low[index] < high[index]) & (~refuted[index] | (high[index] - low[index] > step * (1 + 1e-6)))
     return low
