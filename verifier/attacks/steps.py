@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verifier.specs.region import Region
+from verifier.specs.region import Box, Region
 
 
 def extreme(region: Region, direction: Tensor) -> Tensor:
@@ -35,6 +35,8 @@ def steepest(region: Region, gradient: Tensor) -> Tensor:
     That is ``-radius * sign(gradient)`` in a box, ``-radius * gradient / |gradient|_2`` in a Euclidean ball, and a
     move of the few coordinates with the largest gradients in an L1 ball. Where the gradient is zero, so is the step.
     """
+    if isinstance(region, Box):  # the same without a derivative of the minimum, several times as fast
+        return (region.lower - region.upper) / 2 * gradient.sign()
     low, high = extreme(region, torch.cat([gradient, -gradient])).chunk(2)
     return torch.where(gradient == 0, 0, (low - high) / 2)
 
