@@ -1,7 +1,7 @@
 """Attacks one after the other on a batch, each on the inputs that still stand.
 
-AutoAttack's standard composition is APGD on the cross-entropy, targeted APGD on the difference of logits ratio, targeted
-FAB, and Square (Croce and Hein 2020). Axes: B inputs of the batch, A of them still open, ``*X`` the input.
+AutoAttack's standard composition is APGD on the cross-entropy, targeted APGD on the difference of logits ratio,
+targeted FAB, and Square (Croce and Hein 2020). Axes: B inputs of the batch, A of them still open, ``*X`` the input.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ NAMES = ("apgd", "fab", "square", "ensemble")
 #: names of the losses that APGD can be told to descend
 LOSSES = ("auto", "ce", "dlr", "margin")
 
-#: ``(number of the input, x (*X)) -> bool``: whether a point that seems to break the input's property does
-Accept = Callable[[int, Tensor], bool]
+#: classes that all attacks of the standard composition are defined for
+FEWEST_CLASSES = 4
+
+#: ``(number of the input, x (*X), number of the attack) -> bool``: whether a point that seems to break the input's
+#: property does; the centre has number 0, the first attack 1
+Accept = Callable[[int, Tensor, int], bool]
 
 
 class State(Protocol):
@@ -71,7 +75,7 @@ def compose(name: str, loss: str, batch: Batch, budget: Budget = Budget()) -> tu
 
     Args:
         name: one of `NAMES`.
-        loss: one of `LOSSES`. ``auto`` is cross-entropy and DLR where the properties are about classes, else the margin.
+        loss: one of `LOSSES`. ``auto`` is cross-entropy and DLR where properties are about classes, else the margin.
 
     Raises:
         InputError: a name is not known, or a loss is not defined for the batch.
@@ -97,7 +101,7 @@ def compose(name: str, loss: str, batch: Batch, budget: Budget = Budget()) -> tu
 
 
 def title(attack: Attack) -> str:
-    """What an attack is called: ``apgd-ce``, ``apgd-dlr-2`` (aiming at the second nearest class), ``fab-1``, ``square``."""
+    """What an attack is called: ``apgd-ce``, ``apgd-dlr-2`` (at the second nearest class), ``fab-1``, ``square``."""
     parts = [type(attack).__name__.lower()]
     parts += [attack.loss] if isinstance(attack, Apgd) else []
     target = getattr(attack, "target", None)
@@ -147,7 +151,7 @@ class Ensemble:
         self,
         batch: Batch,
         seed: int = 0,
-        accept: Accept = lambda number, x: True,
+        accept: Accept = lambda number, x, phase: True,
         deadline: float | None = None,
         state: EnsembleState | None = None,
     ) -> EnsembleState:
@@ -178,7 +182,7 @@ class Ensemble:
         for place, input_number in zip(hopeful.tolist(), state.open[hopeful].tolist(), strict=True):
             if broken[input_number] >= 0:  # another one of its owner was broken just now
                 continue
-            if accept(input_number, point[place]):
+            if accept(input_number, point[place], number):
                 broken[self._related(input_number, broken)] = number
             else:
                 refused[input_number] = margin[place]

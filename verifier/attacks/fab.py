@@ -140,4 +140,3 @@ class FabState:
     margin: Tensor
     step: int
     random: Tensor
-

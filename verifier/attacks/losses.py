@@ -44,9 +44,9 @@ def check_loss(name: str, targeted: bool, batch: Batch) -> None:
 def loss(name: str, batch: Batch, y: Tensor, polytope: Tensor | None) -> Tensor:
     """(A,): the loss of outputs y (A, Y); differentiable.
 
-    ``margin`` is the largest row of a polytope. ``ce`` is ``z_y - log sum_{i != y} exp z_i``: a monotone function of the
-    cross-entropy, so its gradient has the same direction, but does not vanish where the label's probability rounds to
-    one. ``dlr`` is the difference of logits ratio (Croce and Hein 2020, "Reliable evaluation of adversarial
+    ``margin`` is the largest row of a polytope. ``ce`` is ``z_y - log sum_{i != y} exp z_i``: a monotone function of
+    the cross-entropy, so its gradient has the same direction, but does not vanish where the label's probability rounds
+    to one. ``dlr`` is the difference of logits ratio (Croce and Hein 2020, "Reliable evaluation of adversarial
     robustness", equations 6 and 7), which does not change with the scale of the logits.
 
     Args:

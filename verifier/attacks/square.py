@@ -1,8 +1,8 @@
 """Square: random search with windows of falling size, which sees outputs only.
 
-Andriushchenko, Croce, Flammarion and Hein 2020, "Square attack: a query-efficient black-box adversarial attack via random
-search" (ECCV). In a box a window goes to a corner of it, as there. In balls of norm 2 and 1 a window takes over what
-another one used of the radius; the form of the windows is ours.
+Andriushchenko, Croce, Flammarion and Hein 2020, "Square attack: a query-efficient black-box adversarial attack via
+random search" (ECCV). In a box a window goes to a corner of it, as there. In balls of norm 2 and 1 a window takes
+over what another one used of the radius; the form of the windows is ours.
 Axes: A inputs, C channels, H and W the sides of an image, ``*X`` the input.
 """
 
