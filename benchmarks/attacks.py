@@ -2,8 +2,9 @@
 
     python -m benchmarks.attacks [--networks digits_mlp,mnist_robust] [--images 64] [--repeat 3] [--threads 1]
 
-All tools attack the same function (this project's forward pass) on the same inputs with the same budget. Our time includes
-the replay of every success in onnxruntime; the others do none.
+All tools attack the same function (this project's forward pass) on the same inputs with the same budget. What is timed
+begins with inputs in each tool's own form. Our time includes the replay of every success in onnxruntime; the others do
+none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,7 +35,7 @@ from verifier.graph import load  # noqa: E402
 from verifier.graph.ir import Graph  # noqa: E402
 from verifier.operators import evaluate, place  # noqa: E402
 from verifier.specs.datasets import Dataset, load_dataset  # noqa: E402
-from verifier.specs.robustness import robustness  # noqa: E402
+from verifier.specs.robustness import Robustness, robustness  # noqa: E402
 from verifier.verdict import Falsified  # noqa: E402
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -65,6 +67,16 @@ class Setting:
     queries: int
     seed: int = 0
 
+    @cached_property
+    def points(self) -> list[np.ndarray]:
+        """The inputs in the network's shape."""
+        return [x.reshape(self.graph.input_shape) for x in self.x]
+
+    @cached_property
+    def specs(self) -> list[Robustness]:
+        """What each of them has to withstand."""
+        return [robustness(x, int(y), self.epsilon, self.norm) for x, y in zip(self.points, self.y, strict=True)]
+
 
 class Forward(nn.Module):
     """The forward pass as a torch module, for the other tools: (B, C, H, W) -> (B, classes)."""
@@ -79,12 +91,9 @@ class Forward(nn.Module):
 
 def ours(setting: Setting, name: str) -> float:
     """Robust accuracy by `verifier.falsify`; ``apgd-ce`` is APGD on the cross-entropy alone."""
-    shape = setting.graph.input_shape
-    points = [x.reshape(shape) for x in setting.x]
-    specs = [robustness(x, int(y), setting.epsilon, setting.norm) for x, y in zip(points, setting.y, strict=True)]
     chosen = ("apgd", "ce") if name == "apgd-ce" else (name, "auto")
     options = AttackOptions(*chosen, Budget(setting.steps, queries=setting.queries), device="cpu", seed=setting.seed)
-    found = attack(setting.graph, specs, options, starts=points)
+    found = attack(setting.graph, setting.specs, options, starts=setting.points)
     return 1 - sum(isinstance(verdict, Falsified) for verdict in found) / len(found)
 
 
@@ -95,7 +104,8 @@ def by_pyautoattack(setting: Setting, name: str) -> float:
     module = Forward(setting.graph)
     norm = {"inf": "Linf", "2": "L2", "1": "L1"}[setting.norm]
     parts: list[Any] = ["apgd-ce"] if name == "apgd-ce" else ["apgd-ce", "apgd-t", "fab-t", "square"]
-    tool = AutoAttack(module, attacks=parts, eps=setting.epsilon, norm=norm, seed=setting.seed, version="custom")  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {"attacks": parts, "norm": norm, "version": "custom"}
+    tool = AutoAttack(module, eps=setting.epsilon, seed=setting.seed, **chosen)
     tool.verbose = False
     classes = min(9, setting.graph.output_shape[-1] - 1)
     tool.apgd.n_restarts = tool.apgd_targeted.n_restarts = tool.fab.n_restarts = 1
@@ -133,7 +143,9 @@ TOOLS: dict[str, dict[str, Callable[[Setting, str], float]]] = {
 }
 
 
-def settings(names: list[str], images: int, steps: int, queries: int, folder: Path | None) -> Iterator[tuple[str, Setting]]:
+def settings(
+    names: list[str], images: int, steps: int, queries: int, folder: Path | None
+) -> Iterator[tuple[str, Setting]]:
     """The networks, their inputs and radii."""
     for name in names:
         data = _data(name, folder)
@@ -151,6 +163,7 @@ def _data(name: str, folder: Path | None) -> Dataset:
 def measure(setting: Setting, name: str, repeat: int) -> dict[str, tuple[float, float]]:
     """For each tool its robust accuracy in percent and its images per second, medians of runs in turns."""
     runs: dict[str, list[tuple[float, float]]] = {tool: [] for tool in TOOLS[name]}
+    assert setting.specs  # made before the clock starts
     for _ in range(repeat):
         for tool, call in TOOLS[name].items():
             began = time.perf_counter()

@@ -108,6 +108,7 @@ class _Run:
         for query in self.original[:1]:
             check_parity(self.replayer, query.properties[0].region, seed=options.seed)
         self.classifies = all(isinstance(spec, Robustness) for spec in specs)
+        self.starts: dict[int, np.ndarray] = {}
         self.found: dict[int, Falsified] = {}
         self.refused: set[int] = set()
 
@@ -133,6 +134,7 @@ class _Run:
         for number, start in enumerate(starts or ()):
             for prop, one in enumerate(self.original[number].properties):
                 x = np.asarray(start, dtype=np.float64).reshape(one.region.enclosing_box().lower.shape[1:])
+                self.starts[number] = x
                 if number not in self.found:
                     self.judge(number, prop, x, INPUT)
         self.refused.clear()  # that an input is no counterexample is no disagreement
@@ -167,7 +169,10 @@ class _Run:
 
     def batch(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Attack some properties, given as (query, property)."""
-        batch = Batch.of(self.graph, [self.queries[i].properties[p] for i, p in pairs])
+        center = None
+        if all(i in self.starts for i, _ in pairs):
+            center = torch.from_numpy(np.stack([self.starts[i] for i, _ in pairs]))
+        batch = Batch.of(self.graph, [self.queries[i].properties[p] for i, p in pairs], center=center)
         attacks = compose(self.options.attack, self.loss(batch), batch, self.options.budget)
         names = (INPUT, *map(title, attacks))
 

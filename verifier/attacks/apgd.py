@@ -19,7 +19,7 @@ from verifier.attacks.losses import check_loss, descent
 from verifier.attacks.steps import steepest
 
 _FIRST, _SHORTER, _SHORTEST = 0.22, 0.03, 0.06  # intervals between checkpoints, as shares of all steps
-_INNER_SAMPLE = 1  # of the samples of a region, the first that is no extreme point
+_DIGITS = 9  # beyond them these shares have rounding errors
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ class Apgd:
         """Step of each checkpoint -> steps since the one before."""
         found: dict[int, int] = {}
         before, at, interval = 0, 0.0, _FIRST
-        while at + interval <= 1 and (here := ceil((at + interval) * self.steps)) > 0:
+        while (at := round(at + interval, _DIGITS)) <= 1:
+            here = ceil(round(at * self.steps, _DIGITS))
             if here > before:
                 found[here] = here - before
-            at, before, interval = at + interval, here, max(interval - _SHORTER, _SHORTEST)
+            before, interval = here, max(interval - _SHORTER, _SHORTEST)
         return found
 
     def start(self, batch: Batch, seed: int) -> ApgdState:
@@ -94,7 +95,7 @@ class Apgd:
     def _begun(self, batch: Batch, random: Tensor, point: Tensor, margin: Tensor, step: int) -> ApgdState:
         """The state at the beginning of a restart; the best point so far is kept."""
         generator = resumed(random)
-        x = batch.region.sample(_INNER_SAMPLE + 1, generator)[_INNER_SAMPLE]
+        x = batch.project(batch.gauge.point(batch.gauge.random(generator)))
         worst = torch.full_like(margin, inf)
         return ApgdState(
             x=x,

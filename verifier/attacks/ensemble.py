@@ -90,7 +90,7 @@ def compose(name: str, loss: str, batch: Batch, budget: Budget = Budget()) -> tu
     aimed = "dlr" if first == "ce" and loss == "auto" else first
     losses = (first, aimed) if name == "apgd" and aimed != first else (first,)
     apgd: list[Apgd] = [Apgd(each, None, budget.steps, budget.restarts) for each in losses]
-    if aimed != "ce" and count > 1:
+    if aimed == "dlr" or (aimed == "margin" and count > 1):  # of a single polytope the margin needs no aim
         apgd += [Apgd(aimed, rank, budget.steps, budget.restarts) for rank in range(count)]
     fab = [Fab(budget.steps, budget.restarts, rank) for rank in range(count)]
     if name in ("apgd", "ensemble"):

@@ -91,9 +91,9 @@ class Fab:
         if state.step == 0 or state.step % self.steps:
             return state
         generator = resumed(state.random)
-        u = torch.rand(state.u.shape, generator=generator, dtype=torch.float64).to(state.u) * 2 - 1
-        length = state.distance.clamp(max=1) / 2 / batch.gauge.length(u).clamp(min=_TINY)
-        return replace(state, u=batch.gauge.clip(u * per_input(length, u)), random=generator.get_state())
+        u = batch.gauge.random(generator)
+        u = u * per_input(state.distance.clamp(max=1) / 2, u)
+        return replace(state, u=u, random=generator.get_state())
 
     def linearised(self, batch: Batch, u: Tensor) -> tuple[Tensor, Tensor]:
         """Value (A,) and gradient by u (A, *X) of the polytope's largest row that is aimed at."""
