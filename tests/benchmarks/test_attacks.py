@@ -14,7 +14,7 @@ def test_robust_accuracy_is_within_half_a_point_of_theirs_or_lower(network):
     pytest.importorskip("foolbox")
     pytest.importorskip("pyautoattack")
     assert network in RADII
-    for _, setting in settings([network], 200, 50, 300, None):
+    for _, setting in settings([network], 100, 50, 200, None):
         for name in TOOLS:
             found = {tool: robust for tool, (robust, _) in measure(setting, name, 1).items()}
             least = min(robust for tool, robust in found.items() if tool != "verifier")
