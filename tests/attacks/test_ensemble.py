@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def network(seed: int, inputs: int = 5, classes: int = 4, shape: tuple[int, ...]
     return place(Graph(tuple(nodes), "x", last, shapes))
 
 
-def batch(graph: Graph, norm, epsilon=0.3, count: int = 12, seed: int = 0) -> Batch:
+def batch(graph: Graph, norm, epsilon: Any = 0.3, count: int = 12, seed: int = 0) -> Batch:
     """Robustness of the predicted class around random points."""
     x = np.random.default_rng(seed).uniform(size=(count, *graph.input_shape))
     labels = evaluate(graph, torch.from_numpy(x)).flatten(1).argmax(1)
@@ -143,12 +144,12 @@ def test_only_inputs_that_stand_are_attacked_again():
     class Counting:
         """Remembers how many inputs it is given."""
 
-        def start(self, part: Batch, seed: int):
-            seen.append(len(part))
-            return Apgd("ce", steps=2).start(part, seed)
+        def start(self, batch: Batch, seed: int):
+            seen.append(len(batch))
+            return Apgd("ce", steps=2).start(batch, seed)
 
-        def step(self, part: Batch, state):
-            return Apgd("ce", steps=2).step(part, state)
+        def step(self, batch: Batch, state):
+            return Apgd("ce", steps=2).step(batch, state)
 
         def done(self, state) -> bool:
             return state.step >= 2

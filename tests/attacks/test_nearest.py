@@ -100,7 +100,7 @@ def test_a_scale_is_the_unit_of_the_distance(linear):
 
 def test_misclassified_inputs_are_at_distance_zero(linear):
     graph, weight, bias = linear
-    x = np.float32(np.random.default_rng(2).uniform(size=(3, 6)))
+    x = np.random.default_rng(2).uniform(size=(3, 6)).astype(np.float32)
     labels = (predicted(weight, bias, x) + 1) % 4
     points, distances = minimum_norm(graph, x[:, None], labels, 2, None, QUICK)
     assert (distances == 0).all() and np.array_equal(points.numpy()[:, 0], x)

@@ -65,13 +65,14 @@ class Gauge:
 
     def select(self, index: Tensor) -> Gauge:
         """Some of the inputs (int64 indices)."""
-        parts = (part[index] for part in (self.center, self.scale, self.lower, self.upper))
-        return Gauge(*parts, self.norm)
+        center, scale, lower, upper = (part[index] for part in (self.center, self.scale, self.lower, self.upper))
+        return Gauge(center, scale, lower, upper, self.norm)
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Gauge:
         """The gauge in another precision, rounded to nearest."""
-        parts = (part.to(device, dtype) for part in (self.center, self.scale, self.lower, self.upper))
-        return Gauge(*parts, self.norm)
+        parts = (self.center, self.scale, self.lower, self.upper)
+        center, scale, lower, upper = (part.to(device, dtype) for part in parts)
+        return Gauge(center, scale, lower, upper, self.norm)
 
     def point(self, u: Tensor) -> Tensor:
         """x (A, *X) of a position u."""

@@ -145,11 +145,11 @@ class _Task:
         classes = [int(label) for label in np.asarray(labels).reshape(-1)]
         if len(classes) != len(points):
             raise InputError("labels", f"are {len(classes)} for {len(points)} inputs", "give one for each input")
-        parts = [
+        inputs, widths, low, high = (
             torch.tensor(part, dtype=torch.float64).reshape(len(points), *graph.input_shape)
             for part in (points, width, lower, upper)
-        ]
-        return _Task(*parts, tuple(classes), parse_norm(norm), prod(graph.output_shape))
+        )
+        return _Task(inputs, widths, low, high, tuple(classes), parse_norm(norm), prod(graph.output_shape))
 
     def properties(self, part: Tensor) -> list[Property]:
         """That the label's score is above all others within the limits, for some inputs."""

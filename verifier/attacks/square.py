@@ -106,9 +106,9 @@ class Layout:
         while len(shape) > 2 and shape[0] == 1:
             shape.pop(0)
         if len(shape) == 2 and min(shape) > 1:
-            return Layout(1, *shape)
+            return Layout(1, shape[0], shape[1])
         if len(shape) == 3 and shape[0] <= _MOST_CHANNELS:
-            return Layout(*shape)
+            return Layout(shape[0], shape[1], shape[2])
         if len(shape) == 3 and shape[2] <= _MOST_CHANNELS:
             return Layout(shape[2], shape[0], shape[1], last=True)
         return Layout(1, 1, x[0].numel())
