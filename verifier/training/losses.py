@@ -1,0 +1,299 @@
+"""Training losses: natural, adversarial and certified, each at a fixed or at an adaptive radius.
+
+All certified losses are cross entropies of margins that `verifier.bounding` computes. Sources: IBP, Gowal et al. 2018;
+CROWN-IBP, Zhang et al. 2019; its loss fusion, Xu et al. 2020 (arXiv 2002.12920); SABR, Mueller et al. 2023; MTL-IBP,
+Exp-IBP and CC-IBP, De Palma et al. 2024 (arXiv 2305.13991); PGD, Madry et al. 2018; TRADES, Zhang et al. 2019 (arXiv
+1901.08573); adaptive radii, Nurlanov et al.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from verifier.errors import InputError
+from verifier.graph.ir import Graph
+from verifier.specs.region import Box
+from verifier.training.attack import ascend_in_box
+from verifier.training.bounded import BoundedModule, Margins, ball, cross_entropy, per_sample
+from verifier.training.options import LossOptions
+from verifier.training.radii import certified_radii
+from verifier.training.regularisers import balance, tightness
+
+__all__ = ["LOSSES", "LossOptions", "LossTerms", "TrainingLoss", "training_loss"]
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What one step of training needs and reports. All tensors but `loss` are detached.
+
+    Args:
+        loss: ().
+        correct: (B,) bool, by the clean logits.
+        certified: (B,) bool: correct within epsilon by the bounds that the loss computed anyway; False where it
+            computes none over the whole ball (standard, pgd, trades; sabr with fixed radii).
+        radius: (B,) the adaptive radius; with fixed radii epsilon where certified, else 0.
+        parts: the terms that the loss is made of, each ().
+    """
+
+    loss: Tensor
+    correct: Tensor
+    certified: Tensor
+    radius: Tensor
+    parts: Mapping[str, Tensor]
+
+
+class TrainingLoss(Protocol):
+    """A loss of one batch. `network.clean` is called by the loss, and by nobody else in a step."""
+
+    def __call__(
+        self,
+        network: BoundedModule,
+        x: Tensor,
+        y: Tensor,
+        epsilon: float | Tensor,
+        epsilon_end: float,
+        previous_radius: Tensor | None,
+        generator: torch.Generator,
+    ) -> LossTerms:
+        """Loss and what is known of the samples.
+
+        Args:
+            network: in training mode, unless statistics of batch normalisation shall stay.
+            x: (B, *X) in [0, 1].
+            y: (B,) int64.
+            epsilon: radius now, of all (a number or a () tensor) or (B,), in units of x.
+            epsilon_end: radius at the end of the schedule; the regularisers fade out on the way there.
+            previous_radius: (B,) adaptive radii of these samples an epoch ago, or None; they only save time.
+            generator: of the attacks' starts.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch on its way through a loss.
+
+    Args:
+        graph: of the parameters now, with the statistics of the clean pass.
+        logits: (B, K) clean.
+        radius: (B,) of the boxes.
+    """
+
+    network: BoundedModule
+    graph: Graph
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    radius: Tensor
+    options: LossOptions
+    generator: torch.Generator
+
+    @property
+    def box(self) -> Box:
+        return ball(self.x, self.radius)
+
+    def attacked(self, objective: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Points (B, *X) of the attacked box, and their logits (B, K).
+
+        Args:
+            objective: of logits (B, K) -> (B,), to be made large; None for the cross entropy.
+        """
+        options = self.options
+        loss = objective or (lambda z: F.cross_entropy(z, self.y, reduction="none"))
+        box = ball(self.x, options.attack_scale * self.radius)
+        point = ascend_in_box(
+            lambda x: loss(self.network.logits(x, self.graph)),
+            box,
+            options.attack_steps,
+            options.attack_step_size,
+            self.generator,
+        )
+        return point, self.network.logits(point, self.graph)
+
+
+@dataclass(frozen=True)
+class Robust:
+    """The robust part of a loss.
+
+    Args:
+        loss: (B,).
+        margins: what bounded it, where something did.
+        whole: whether the margins hold over the whole box of the batch.
+    """
+
+    loss: Tensor
+    margins: Margins | None = None
+    whole: bool = True
+
+
+def _pgd(batch: Batch) -> Robust:
+    return Robust(F.cross_entropy(batch.attacked()[1], batch.y, reduction="none"))
+
+
+def _trades(batch: Batch) -> Robust:
+    """Cross entropy of the clean logits, and the divergence of attacked ones from these."""
+    clean = F.log_softmax(batch.logits, 1)
+
+    def divergence(z: Tensor, target: Tensor) -> Tensor:
+        return F.kl_div(F.log_softmax(z, 1), target, reduction="none", log_target=True).sum(1)
+
+    fixed = clean.detach()
+    _, attacked = batch.attacked(lambda z: divergence(z, fixed))
+    natural = F.nll_loss(clean, batch.y, reduction="none")
+    return Robust(natural + batch.options.trades_beta * divergence(attacked, clean))
+
+
+def _ibp(batch: Batch) -> Robust:
+    margins = batch.network.ibp(batch.box, batch.y, batch.graph)
+    return Robust(cross_entropy(margins.lower), margins)
+
+
+def _crown_ibp(batch: Batch) -> Robust:
+    if batch.options.fusion:
+        loss, margins = batch.network.fused_crown_ibp(batch.box, batch.y, batch.graph)
+        return Robust(loss, margins)
+    margins = batch.network.crown_ibp(batch.box, batch.y, batch.graph)
+    return Robust(cross_entropy(margins.lower), margins)
+
+
+def _sabr(batch: Batch) -> Robust:
+    """Intervals over a small box around an attacked point, which is moved so that the box stays in the ball."""
+    share = batch.options.small_box
+    point, _ = batch.attacked()
+    room, half = (per_sample(s * batch.radius, batch.x) for s in (1 - share, share))
+    point = torch.minimum(torch.maximum(point, batch.x - room), batch.x + room)
+    box = Box((point - half).clamp(min=0), (point + half).clamp(max=1))
+    margins = batch.network.ibp(box, batch.y, batch.graph)
+    return Robust(cross_entropy(margins.lower), margins, whole=share == 1)
+
+
+def _mtl_ibp(batch: Batch) -> Robust:
+    margins = batch.network.ibp(batch.box, batch.y, batch.graph)
+    alpha, attack = batch.options.alpha, _pgd(batch).loss
+    return Robust(torch.lerp(attack, cross_entropy(margins.lower), alpha), margins)
+
+
+def _exp_ibp(batch: Batch) -> Robust:
+    margins = batch.network.ibp(batch.box, batch.y, batch.graph)
+    alpha, least = batch.options.alpha, torch.finfo(margins.lower.dtype).tiny  # the logarithm of 0 has no gradient
+    attack, bound = (loss.clamp(min=least).log() for loss in (_pgd(batch).loss, cross_entropy(margins.lower)))
+    return Robust(torch.lerp(attack, bound, alpha).exp(), margins)
+
+
+def _cc_ibp(batch: Batch) -> Robust:
+    margins = batch.network.ibp(batch.box, batch.y, batch.graph)
+    attack = batch.network.margins_of(batch.attacked()[1], batch.y)
+    return Robust(cross_entropy(torch.lerp(attack, margins.lower, batch.options.alpha)), margins)
+
+
+#: name -> robust part; None for the natural loss alone
+LOSSES: Mapping[str, Callable[[Batch], Robust] | None] = MappingProxyType(
+    {
+        "standard": None,
+        "pgd": _pgd,
+        "trades": _trades,
+        "ibp": _ibp,
+        "crown-ibp": _crown_ibp,
+        "sabr": _sabr,
+        "mtl-ibp": _mtl_ibp,
+        "exp-ibp": _exp_ibp,
+        "cc-ibp": _cc_ibp,
+    }
+)
+
+
+def training_loss(name: str, options: LossOptions = LossOptions()) -> TrainingLoss:
+    """The loss of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in LOSSES:
+        raise InputError("--loss", f"'{name}' is unknown", f"choose one of {', '.join(LOSSES)}")
+    return _Loss(LOSSES[name], options)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """``(1 - kappa) * robust + kappa * natural``, and regularisers while epsilon grows."""
+
+    robust: Callable[[Batch], Robust] | None
+    options: LossOptions
+
+    def __call__(
+        self,
+        network: BoundedModule,
+        x: Tensor,
+        y: Tensor,
+        epsilon: float | Tensor,
+        epsilon_end: float,
+        previous_radius: Tensor | None,
+        generator: torch.Generator,
+    ) -> LossTerms:
+        logits = network.clean(x)
+        natural = F.cross_entropy(logits, y, reduction="none")
+        correct = logits.detach().argmax(1) == y
+        cap = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device).expand(len(x))
+        nothing = torch.zeros_like(correct)
+        if self.robust is None:
+            loss = natural.mean()
+            return LossTerms(loss, correct, nothing, torch.zeros_like(cap), {"natural": loss.detach()})
+        graph, options = network.graph(), self.options
+        radius = cap
+        if options.adaptive_radii:
+            radius = radii(network, graph, x, y, cap, correct, previous_radius, options)
+        fade = self._fade(epsilon, epsilon_end)
+        width = radius if fade is None else radius.clamp(min=options.least_radius)
+        robust = self.robust(Batch(network, graph, x, y, logits, width, options, generator))
+        parts = {"natural": natural.mean(), "robust": robust.loss.mean()}
+        loss = options.kappa * parts["natural"] + (1 - options.kappa) * parts["robust"]
+        if fade is not None and robust.margins is not None:
+            for name, weight, measure in (
+                ("tightness", options.tightness, tightness),
+                ("balance", options.balance, balance),
+            ):
+                if weight > 0:
+                    parts[name] = measure(graph, robust.margins.boxes)
+                    loss = loss + fade * weight * parts[name]
+        if options.adaptive_radii:
+            certified = correct & (radius >= cap)
+        elif robust.margins is not None and robust.whole:
+            certified = correct & (robust.margins.lower.detach() > 0).all(1)
+            radius = cap * certified
+        else:
+            certified, radius = nothing, torch.zeros_like(cap)
+        return LossTerms(loss, correct, certified, radius, {name: part.detach() for name, part in parts.items()})
+
+    def _fade(self, epsilon: float | Tensor, epsilon_end: float) -> Tensor | float | None:
+        """Weight of the regularisers; None where they play no part (a tensor is not looked at, which would wait)."""
+        if self.options.tightness == self.options.balance == 0 or epsilon_end <= 0:
+            return None
+        if isinstance(epsilon, Tensor):
+            return (1 - epsilon.mean() / epsilon_end).clamp(min=0)
+        return 1 - epsilon / epsilon_end if epsilon < epsilon_end else None
+
+
+def radii(
+    network: BoundedModule,
+    graph: Graph,
+    x: Tensor,
+    y: Tensor,
+    cap: Tensor,
+    correct: Tensor,
+    previous: Tensor | None,
+    options: LossOptions,
+) -> Tensor:
+    """Certified radii (B,) of a batch by the margins that the options name; no gradient flows through them."""
+    bounds = network.ibp if options.radius_by == "ibp" else network.crown_ibp
+
+    def margin_at(index: Tensor, radius: Tensor) -> Tensor:
+        return bounds(ball(x[index], radius), y[index], graph).lower.amin(1)
+
+    return certified_radii(margin_at, correct, cap, options.bisections, previous)
