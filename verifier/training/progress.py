@@ -33,7 +33,7 @@ class ProgressBar(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(pl_module, CertifiedTraining) and self.task is not None
         for epoch in pl_module.history[self.told :]:
-            self.console.print(describe(epoch), highlight=False)
+            self.console.print(describe(epoch), highlight=False, soft_wrap=True)
         self.told = len(pl_module.history)
         self.progress.update(self.task, completed=batch[0])
         if self.progress.disable or batch_idx % 20:
@@ -47,7 +47,7 @@ class ProgressBar(Callback):
         assert isinstance(pl_module, CertifiedTraining)
         self.progress.stop()
         for epoch in pl_module.history[self.told :]:
-            self.console.print(describe(epoch), highlight=False)
+            self.console.print(describe(epoch), highlight=False, soft_wrap=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.progress.stop()
