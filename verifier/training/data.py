@@ -24,7 +24,7 @@ SPLIT, ORDER, AUGMENT, LOSS = range(4)
 
 def generator(seed: int, stream: int, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Random numbers that depend on nothing but the seed, what they are for, and the numbers (epoch, step, rank)."""
-    state = np.random.SeedSequence((seed, stream, *numbers)).generate_state(1, np.uint64)[0]
+    state = np.random.SeedSequence((seed, stream, len(numbers), *numbers)).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) >> 1)
 
 

@@ -101,18 +101,17 @@ def train(
     data = load_training_data(config.dataset, data_dir, config.validation, config.seed)
     network = new_network(config, data)
     _prepare(out, config)
-    run = CertifiedTraining(network, loss, config, data, lambda: _save(trainer, checkpoint), checkpoint_every)
-    limit = len(run.batches) if max_steps is None else min(max_steps, len(run.batches))
-    if kept is not None and kept["training"]["position"] >= limit:
+    run = CertifiedTraining(
+        network, loss, config, data, lambda: _save(trainer, checkpoint), checkpoint_every, max_steps
+    )
+    if kept is not None and kept["training"]["position"] >= run.limit:
         run.load_state_dict(kept["state_dict"])
         run.on_load_checkpoint(kept)
         return _result(run)
     with _quiet(), _precision(config.precision):
-        trainer = _trainer(config, out, device, machine, limit, console)
+        trainer = _trainer(config, out, device, machine, run.limit, console)
         try:
             trainer.fit(run, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
-            trainer.save_checkpoint(checkpoint.with_suffix(".draft"))
-            _publish(checkpoint)
         except SystemExit as error:  # how Lightning ends when it is interrupted
             raise KeyboardInterrupt from error
         except (MemoryError, RuntimeError) as error:
@@ -193,13 +192,10 @@ def _trainer(
 
 def _save(trainer: Trainer, path: Path) -> None:
     """Write the checkpoint so that there is a whole one at any time."""
-    trainer.save_checkpoint(path.with_suffix(".draft"))
+    draft = path.with_suffix(".draft")
+    trainer.save_checkpoint(draft)
     if trainer.is_global_zero:
-        _publish(path)
-
-
-def _publish(path: Path) -> None:
-    os.replace(path.with_suffix(".draft"), path)
+        os.replace(draft, path)
 
 
 def _result(run: CertifiedTraining) -> Trained:

@@ -38,8 +38,10 @@ class CertifiedTraining(LightningModule):
         loss: from `verifier.training.losses.training_loss`.
         config: schedules and regularisation.
         data: on the CPU; moved to the device once.
-        checkpoint: called without arguments when it is time to save.
-        checkpoint_every: steps between two checkpoints; one is written after every epoch anyway.
+        checkpoint: called without arguments when it is time to save. That has to be between two steps: what Lightning
+            saves after its loop has ended could not be gone on from.
+        checkpoint_every: steps between two checkpoints; one is written after every epoch and at the end anyway.
+        limit: the step at which the run stops; None for the end of the last epoch.
     """
 
     radii: Tensor
@@ -52,11 +54,13 @@ class CertifiedTraining(LightningModule):
         data: TrainingData,
         checkpoint: Callable[[], None],
         checkpoint_every: int | None = None,
+        limit: int | None = None,
     ):
         super().__init__()
         self.network, self.loss, self.config, self.images = network, loss, config, data
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         self.batches = Batches(len(data.train), config.batch_size, config.epochs, config.seed)
+        self.limit = len(self.batches) if limit is None else min(limit, len(self.batches))
         self.average = None
         if config.average is not None:
             self.average = AveragedModel(
@@ -121,7 +125,7 @@ class CertifiedTraining(LightningModule):
         self.batches.position = done
         if done % self.batches.per_epoch == 0:
             self._finish_epoch(done)
-        elif self.checkpoint_every is None or done % self.checkpoint_every:
+        elif done != self.limit and (self.checkpoint_every is None or done % self.checkpoint_every):
             return
         self._require_finite(sum(p.sum() for p in self.network.parameters()), done)
         self.checkpoint()
