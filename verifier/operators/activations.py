@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from verifier.graph.ir import Node
 from verifier.operators.registry import Operator
@@ -14,13 +15,21 @@ from verifier.specs.region import Box
 
 
 def _relu(node: Node, x: Tensor) -> Tensor:
-    return x.clamp(min=0) + node.constants["slope"] * x.clamp(max=0)
+    slope = node.constants["slope"]
+    return F.relu(x) if _plain(slope) else x.clamp(min=0) + slope * x.clamp(max=0)
+
+
+def _plain(slope: Tensor) -> bool:
+    """Whether a slope is zero, asked only where the answer does not wait for a device."""
+    return slope.device.type == "cpu" and not bool(slope.any())
 
 
 def _relu_interval(node: Node, box: Box) -> Box:
-    one, other = _relu(node, box.lower), _relu(node, box.upper)
-    lower, upper = torch.minimum(one, other), torch.maximum(one, other)
     slope = node.constants["slope"]
+    one, other = _relu(node, box.lower), _relu(node, box.upper)
+    if _plain(slope):
+        return Box(one, other)
+    lower, upper = torch.minimum(one, other), torch.maximum(one, other)
     if bool((slope >= 0).all()):
         return Box(lower, upper)
     # a negative slope makes a valley: zero is the least value wherever the interval holds it

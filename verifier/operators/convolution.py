@@ -6,6 +6,7 @@ Shapes are (N, C, *spatial) as in ONNX; the extra axes B (and S) in front are fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from verifier.graph.ir import Node
+from verifier.operators.affine import affine_interval
 from verifier.operators.registry import Adjoint, Operator, Shape
 from verifier.specs.region import Box
 
@@ -53,10 +55,7 @@ def _forward(layer: Callable[[Node, Tensor, Tensor, Tensor | None], Tensor]) -> 
 
 def _interval(layer: Callable[[Node, Tensor, Tensor, Tensor | None], Tensor]) -> Callable[[Node, Box], Box]:
     def interval(node: Node, box: Box) -> Box:
-        weight = node.constants["weight"]
-        centre = layer(node, (box.lower + box.upper) / 2, weight, node.constants.get("bias"))
-        radius = layer(node, (box.upper - box.lower) / 2, weight.abs(), None)
-        return Box(centre - radius, centre + radius)
+        return affine_interval(partial(layer, node), box, node.constants["weight"], node.constants.get("bias"))
 
     return interval
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from verifier.graph.ir import Node
+from verifier.operators.affine import affine_interval
 from verifier.operators.registry import Adjoint, Operator, Shape
 from verifier.specs.region import Box
 
@@ -16,10 +17,7 @@ def _forward(node: Node, x: Tensor) -> Tensor:
 
 
 def _interval(node: Node, box: Box) -> Box:
-    weight = node.constants["weight"]
-    centre = F.linear((box.lower + box.upper) / 2, weight, node.constants.get("bias"))
-    radius = F.linear((box.upper - box.lower) / 2, weight.abs())
-    return Box(centre - radius, centre + radius)
+    return affine_interval(F.linear, box, node.constants["weight"], node.constants.get("bias"))
 
 
 def _adjoint(node: Node, A: Tensor, shapes: tuple[Shape, ...]) -> Adjoint:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate
 from verifier.specs.region import Box
+from verifier.training.batch_norm import Moments, Recording, running_moments
 from verifier.training.trace import trace
 
 
@@ -62,16 +62,17 @@ class BoundedModule:
             where = type(module).__name__
             raise InputError(where, f"one input gives an array of shape {output}", "return one logit for each class")
         self.classes = output[1]
-        self._batch: dict[_BatchNorm, tuple[Tensor, Tensor]] = {}
-        self._norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+        self._moments: dict[_BatchNorm, Moments] = {}
         self._rows: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        for layer in self._norms:
-            layer.register_forward_pre_hook(self._note)
+        self._recorder = self._trace.traced  # the same module, but that batch normalisation notes its moments
+        for name, layer in module.named_modules():
+            if isinstance(layer, _BatchNorm):
+                self._recorder.set_submodule(name, Recording(layer, self._moments))
         self._check(example)
 
     def clean(self, x: Tensor) -> Tensor:
         """Logits (B, K) of inputs (B, *X); in training mode this pass sets the statistics of batch normalisation."""
-        return self.module(x)
+        return self._recorder(channels_last(x))
 
     def graph(self) -> Graph:
         """The graph of the parameters, and statistics, of this moment."""
@@ -143,23 +144,12 @@ class BoundedModule:
         """Rows ``z_y - z_k`` on the logits, (B, K-1, 1, K)."""
         return Objective(graph.output, self._margin_rows(box.lower)[y].unsqueeze(2))
 
-    def _note(self, layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        """Keep the statistics of a batch on its way through batch normalisation."""
-        if layer.training:
-            x = inputs[0]
-            variance, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
-            self._batch[layer] = (mean, variance)
-
-    def _statistics(self, layer: _BatchNorm) -> tuple[Tensor, Tensor]:
-        if layer.training:
-            if layer not in self._batch:
-                raise ValueError("in training mode, `clean` has to see the batch before its bounds are taken")
-            return self._batch[layer]
-        if layer.running_mean is None or layer.running_var is None:
-            raise InputError(
-                "batch normalisation", "it keeps no running statistics", "set track_running_stats, or stay in training"
-            )
-        return layer.running_mean, layer.running_var
+    def _statistics(self, layer: _BatchNorm) -> Moments:
+        if not layer.training:
+            return running_moments(layer)
+        if layer not in self._moments:
+            raise ValueError("in training mode, `clean` has to see the batch before its bounds are taken")
+        return self._moments[layer]
 
     def _check(self, example: Tensor) -> None:
         """The graph computes what the module does."""
@@ -179,8 +169,15 @@ class BoundedModule:
 
 def ball(x: Tensor, epsilon: float | Tensor) -> Box:
     """``[x - epsilon, x + epsilon]`` cut with [0, 1], (B, *X); epsilon of all, or (B,)."""
-    radius = per_sample(epsilon, x)
+    radius, x = per_sample(epsilon, x), channels_last(x)
     return Box((x - radius).clamp_(min=0), (x + radius).clamp_(max=1))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images (B, C, H, W) with their channels together in memory, which layers keep: convolutions are faster on these."""
+    if x.dim() != 4 or x.stride(1) == 1:  # torch takes a single channel for both layouts, and goes on in the other
+        return x
+    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
 def per_sample(epsilon: float | Tensor, x: Tensor) -> Tensor:

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from verifier.errors import InputError
 from verifier.graph.ir import Graph, Node
+from verifier.training.batch_norm import Moments
 
-#: mean and variance by which a layer normalises, each (C,)
-Statistics = Callable[[_BatchNorm], tuple[Tensor, Tensor]]
+#: the moments by which a layer normalises
+Statistics = Callable[[_BatchNorm], Moments]
 #: the constants of a node at this moment
 Constants = Callable[[Statistics], Mapping[str, Tensor]]
 
@@ -45,8 +45,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Trace:
-    """The layers of a module in order, and the shapes of their outputs for one input."""
+    """The layers of a module in order, and the shapes of their outputs for one input.
 
+    Args:
+        traced: the module as torch.fx sees it; it shares all parameters.
+    """
+
+    traced: fx.GraphModule
     layers: tuple[Layer, ...]
     input: str
     output: str
@@ -123,7 +128,7 @@ class _Tracing:
         used = {*(name for layer in self.layers.values() for name in layer.inputs), self.same[result]}
         shapes = {name: shape for name, shape in self.shapes.items() if name == source or name in used}
         layers = tuple(layer for layer in self.layers.values() if layer.name in used)
-        return Trace(layers, source, self.same[result], shapes)
+        return Trace(self.traced, layers, source, self.same[result], shapes)
 
     def _name(self, node: fx.Node, name: str) -> str:
         """Let a traced node be the graph's node of that name."""
@@ -238,8 +243,7 @@ def _batch_norm(tracing: _Tracing, node: fx.Node, layer: _BatchNorm) -> None:
 
 def _normalising(layer: _BatchNorm, statistics: Statistics) -> tuple[Tensor, Tensor]:
     """Scale and shift (C,) that batch normalisation amounts to."""
-    mean, variance = statistics(layer)
-    scale = (variance + layer.eps).rsqrt()
+    mean, scale = statistics(layer)
     scale = scale if layer.weight is None else scale * layer.weight
     shift = -mean * scale
     return scale, shift if layer.bias is None else shift + layer.bias
