@@ -41,7 +41,8 @@ NetworkName = Annotated[
 LossName = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="ibp, crown-ibp, sabr, mtl-ibp, exp-ibp, cc-ibp, pgd, trades or standard; ibp if not given."
+        metavar="NAME",
+        help="ibp, crown-ibp, sabr, mtl-ibp, exp-ibp, cc-ibp, pgd, trades or standard; ibp if not given.",
     ),
 ]
 TrainEpsilon = Annotated[
@@ -89,7 +90,9 @@ def train(
     devices: Devices = 1,
     threads: options.Threads = None,
     json: options.Json = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, max=options.LARGEST_SEED, help="Of all random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=options.LARGEST_SEED, help="Of all random.")
+    ] = None,
     device: options.Device = "auto",
     quiet: Quiet = False,
     debug: options.Debug = False,

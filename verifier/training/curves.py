@@ -48,7 +48,9 @@ def save_certified(report: dict[str, Any], path: Path) -> None:
     radius = report["radius"]
     figure = Figure(figsize=(5, 3.6), layout="constrained", dpi=130)
     axes = figure.subplots()
-    axes.plot(*certified_curve(radius["radii"], radius["limit"]), color=_GREEN, label=f"certified by {radius['method']}")
+    axes.plot(
+        *certified_curve(radius["radii"], radius["limit"]), color=_GREEN, label=f"certified by {radius['method']}"
+    )
     axes.axhline(report["natural"]["accuracy"], color=_BLUE, ls=":", label="natural")
     axes.plot(report["epsilon"], report["attacked"]["accuracy"], "v", color=_RED, label="under attack (PGD)")
     for method, found in report["certified"].items():

@@ -19,13 +19,18 @@ from verifier.errors import InputError
 from verifier.specs.datasets import Dataset, load_dataset
 
 #: what random numbers are drawn for; a stream of its own for each
-SPLIT, ORDER, AUGMENT, LOSS = range(4)
+SPLIT, ORDER, AUGMENT, LOSS, GLOBAL = range(5)
 
 
 def generator(seed: int, stream: int, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Random numbers that depend on nothing but the seed, what they are for, and the numbers (epoch, step, rank)."""
+    return torch.Generator(device).manual_seed(seed_of(seed, stream, *numbers))
+
+
+def seed_of(seed: int, stream: int, *numbers: int) -> int:
+    """The seed of such random numbers, of 63 bits."""
     state = np.random.SeedSequence((seed, stream, len(numbers), *numbers)).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state) >> 1)
+    return int(state) >> 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +104,9 @@ def _check(data: Dataset) -> None:
     where = f"--dataset {data.name}"
     low, high = float(data.x.min()), float(data.x.max())
     if low < 0 or high > 1:
-        raise InputError(where, f"its values go from {low:g} to {high:g}", "training takes values in [0, 1]: scale them")
+        raise InputError(
+            where, f"its values go from {low:g} to {high:g}", "training takes values in [0, 1]: scale them"
+        )
     if data.y.min() < 0 or len(np.unique(data.y)) < 2:
         raise InputError(where, "holds fewer than two classes, or a negative one", "number the classes from 0")
 

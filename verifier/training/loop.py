@@ -25,11 +25,11 @@ from verifier.training.data import TrainingData, load_training_data
 from verifier.training.losses import LossOptions, training_loss
 from verifier.training.module import CertifiedTraining, Epoch
 from verifier.training.networks import build_network
+from verifier.training.precision import products
 from verifier.training.progress import ProgressBar
 from verifier.training.regularisers import initialise
 
 CONFIG = "config.yaml"
-_PRECISION = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def train(
         run.load_state_dict(kept["state_dict"])
         run.on_load_checkpoint(kept)
         return _result(run)
-    with _quiet(), _precision(config.precision):
+    with _quiet(), products(config.precision != "float32"), torch.random.fork_rng():
         trainer = _trainer(config, out, device, machine, run.limit, console)
         try:
             trainer.fit(run, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
@@ -118,7 +118,9 @@ def train(
             if not out_of_memory(error):
                 raise
             mend = f"try --batch-size {max(2, config.batch_size // 2)}"
-            raise InputError(f"--batch-size {config.batch_size}", f"does not fit the memory of {device}", mend) from error
+            raise InputError(
+                f"--batch-size {config.batch_size}", f"does not fit the memory of {device}", mend
+            ) from error
     return _result(run)
 
 
@@ -174,7 +176,6 @@ def _trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=devices,
         strategy="ddp" if machine.devices > 1 else "auto",
-        precision=_PRECISION[config.precision],  # type: ignore[arg-type]
         max_epochs=1,
         max_steps=limit,
         gradient_clip_val=config.clip_norm,
@@ -216,15 +217,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-@contextmanager
-def _precision(name: str) -> Iterator[None]:
-    """TF32 in the products of training, where it is wanted; afterwards everything is as it was."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=name != "float32"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -18,8 +18,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from verifier.errors import InputError
 from verifier.training.bounded import BoundedModule
 from verifier.training.config import TrainConfig
-from verifier.training.data import AUGMENT, LOSS, Batches, Images, TrainingData, flip_and_crop, generator
+from verifier.training.data import (
+    AUGMENT,
+    GLOBAL,
+    LOSS,
+    Batches,
+    Images,
+    TrainingData,
+    flip_and_crop,
+    generator,
+    seed_of,
+)
 from verifier.training.losses import TrainingLoss
+from verifier.training.precision import LowPrecision, products
 from verifier.training.schedules import Schedule, decays, one_cycle, smoothed_ramp
 
 #: steps between two looks at the loss on a GPU, which has to be waited for
@@ -91,8 +102,9 @@ class CertifiedTraining(LightningModule):
     def on_train_start(self) -> None:
         self.images, self.sums = self.images.to(self.device), self.sums.to(self.device)
         example = self.images.train.x[:1]
-        self.bounded = BoundedModule(self.network, example)
-        self.judged = self.bounded if self.average is None else BoundedModule(self.final, example)
+        with products(tf32=False):
+            self.bounded = (LowPrecision if self.config.precision == "bf16" else BoundedModule)(self.network, example)
+            self.judged = BoundedModule(self.final, example)
         self.network.train()
         self.began = monotonic()
 
@@ -103,6 +115,7 @@ class CertifiedTraining(LightningModule):
     def training_step(self, batch: tuple[int, Tensor], batch_idx: int) -> Tensor:
         step, indices = batch
         rank, config = self.global_rank, self.config
+        torch.manual_seed(seed_of(config.seed, GLOBAL, step, rank))  # of modules that draw on their own, like dropout
         x, y = self.images.train.x[indices], self.images.train.y[indices]
         if config.augment:
             x = flip_and_crop(x, config.crop, generator(config.seed, AUGMENT, step, rank, device=self.device))
@@ -136,13 +149,11 @@ class CertifiedTraining(LightningModule):
             "position": self.batches.position,
             "history": self.history,
             "sums": self.sums.cpu(),
-            "random": torch.get_rng_state(),  # for modules that draw on their own, dropout above all
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["training"]
         self.batches.position, self.history, self.sums = kept["position"], list(kept["history"]), kept["sums"]
-        torch.set_rng_state(kept["random"])
 
     def _remember(self, indices: Tensor, radius: Tensor) -> None:
         """Keep the radii, those of other processes as well."""
@@ -195,7 +206,7 @@ def schedules(config: TrainConfig, per_epoch: int) -> tuple[Schedule, Schedule]:
 def accuracies(network: BoundedModule, images: Images, epsilon: float) -> tuple[float, float]:
     """Shares of images that are classified correctly, and that intervals certify at a radius, in float32."""
     natural = certified = 0
-    with torch.no_grad(), torch.autocast(images.x.device.type, enabled=False):
+    with torch.no_grad(), products(tf32=False):
         for x, y in zip(images.x.split(_VALIDATION_BATCH), images.y.split(_VALIDATION_BATCH), strict=True):
             natural += int((network.clean(x).argmax(1) == y).sum())
             certified += int((network.ibp_margins(x, y, epsilon) > 0).all(1).sum())
