@@ -65,6 +65,7 @@ Precision = Annotated[str | None, typer.Option(metavar="float32|tf32|bf16", help
 Devices = Annotated[int, typer.Option(metavar="N", min=1, help="GPUs that share every batch.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
 Certify = Annotated[bool, typer.Option("--certify", help="Evaluate the exported network on the test split.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, max=options.LARGEST_SEED, help="Of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but what was asked for with -.")]
 
 
@@ -179,7 +180,7 @@ def _show(metrics: dict[str, Any], out: Path, console: Console) -> None:
         rows.append(f"held out: natural {last['natural']:.2%}, certified by ibp {last['certified']:.2%}")
     if "test" in metrics:
         test = metrics["test"]
-        parts = [f"natural {test['natural']['accuracy']:.2%}", f"attacked {test['attacked']['accuracy']:.2%}"]
+        parts = [f"{name} {test[name]['accuracy']:.2%}" for name in ("natural", "attacked") if name in test]
         parts += [f"{method} {found['accuracy']:.2%}" for method, found in test["certified"].items()]
         parts += [f"complete {test['complete']['accuracy']:.2%}"] if "complete" in test else []
         parts += [f"mean radius {test['radius']['mean']:.4f}"] if "radius" in test else []

@@ -47,7 +47,7 @@ class Evaluation(_Record):
         radius_method: method of the radius, and of the curve of certified accuracy that follows from the radii.
         radius_limit: where a radius is capped (the ACR's unit); None for twice epsilon.
         radius_steps: bisections.
-        attack_steps, attack_restarts: of PGD.
+        attack_steps, attack_restarts: of PGD; 0 restarts leave it out.
         batch_size: images in one batch of bounds.
     """
 
@@ -60,7 +60,7 @@ class Evaluation(_Record):
     radius_limit: float | None = Field(None, gt=0)
     radius_steps: int = Field(10, ge=1, le=40)
     attack_steps: int = Field(40, ge=1)
-    attack_restarts: int = Field(2, ge=1)
+    attack_restarts: int = Field(2, ge=0)
     batch_size: int = Field(200, ge=1)
 
     @field_validator("radius_limit", mode="before")
@@ -82,7 +82,7 @@ class TrainConfig(_Record):
         epochs, batch_size: the last batch of an epoch is left out where it is not full.
         ramp: epochs at which the radius leaves zero, and at which it is reached.
         learning_rate, rate: of Adam, and how it changes.
-        initialisation: ``ibp`` draws weights that keep intervals narrow (Shi et al. 2021), ``torch`` leaves torch's own.
+        initialisation: ``ibp`` draws weights that keep intervals narrow (Shi et al. 2021), ``torch`` leaves them.
         clip_norm: of the gradient; None for no clipping.
         l1: weight of the sum of absolute weights of linear and convolutional layers.
         average: decay of the moving average of the weights that is certified and exported; None for none.

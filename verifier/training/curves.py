@@ -52,7 +52,8 @@ def save_certified(report: dict[str, Any], path: Path) -> None:
         *certified_curve(radius["radii"], radius["limit"]), color=_GREEN, label=f"certified by {radius['method']}"
     )
     axes.axhline(report["natural"]["accuracy"], color=_BLUE, ls=":", label="natural")
-    axes.plot(report["epsilon"], report["attacked"]["accuracy"], "v", color=_RED, label="under attack (PGD)")
+    if "attacked" in report:
+        axes.plot(report["epsilon"], report["attacked"]["accuracy"], "v", color=_RED, label="under attack (PGD)")
     for method, found in report["certified"].items():
         axes.plot(report["epsilon"], found["accuracy"], "_", markersize=12, label=f"certified by {method}")
     axes.set(xlabel="epsilon", ylabel="accuracy", xlim=(0, radius["limit"]), ylim=(0, 1))

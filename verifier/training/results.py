@@ -90,8 +90,8 @@ def card(metrics: dict[str, Any], config: TrainConfig) -> str:
     lines = [
         f"# {config.network} on {config.dataset}",
         "",
-        f"Trained by `verifier train` {metrics['verifier']} with the loss {config.loss} at {radii}, to be robust within "
-        f"epsilon = {config.epsilon:g} (L-infinity, pixels in [0, 1]).",
+        f"Trained by `verifier train` {metrics['verifier']} with the loss {config.loss} at {radii}, to be robust "
+        f"within epsilon = {config.epsilon:g} (L-infinity, pixels in [0, 1]).",
         "",
         f"- `{MODEL}`: takes pixels in [0, 1], returns {metrics['model']['classes']} logits; normalisation is part of "
         f"it, batch normalisation is folded into its layers. SHA-256 `{metrics['model']['sha256']}`.",
@@ -112,7 +112,8 @@ def _test_lines(metrics: dict[str, Any], config: TrainConfig) -> list[str]:
     if "test" not in metrics:
         return ["It was not evaluated on the test split (`--certify`).", ""]
     test = metrics["test"]
-    rows = [("natural", test["natural"]), ("under attack (PGD)", test["attacked"])]
+    rows = [("natural", test["natural"])]
+    rows += [("under attack (PGD)", test["attacked"])] if "attacked" in test else []
     rows += [(f"certified by {method}", found) for method, found in test["certified"].items()]
     if "complete" in test:
         rows.append((f"complete, {test['complete']['timeout']:g} s an image", test["complete"]))
