@@ -1,6 +1,6 @@
 """The front of natural accuracy against certified radius on MNIST: adaptive radii beside fixed ones.
 
-    python -m benchmarks.training --out DIR [--seeds 3] [--kappas 0,0.25,0.5,0.75] [--epochs 8] [--threads 1] [--plot FILE]
+    python -m benchmarks.training --out DIR [--seeds 3] [--kappas 0,0.25,0.5,0.75] [--epochs 8] [--threads 1]
 
 Both ways of training share everything else (`mnist-ibp-0.1.yaml`), run in turns, and are evaluated on the test split
 through their exported files. Every finished run is a line of ``DIR/rows.jsonl``; a command that was stopped goes on

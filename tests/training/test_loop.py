@@ -14,8 +14,8 @@ from verifier.errors import InputError
 from verifier.training import loop
 from verifier.training.checkpoints import LAST
 from verifier.training.config import TrainConfig
-from verifier.training.losses import LossTerms
 from verifier.training.loop import loss_options, train
+from verifier.training.losses import LossTerms
 
 #: everything that has a state: radii, averaged weights, decays, augmentation, an attack, and a network that draws
 EVENTFUL: dict[str, Any] = {

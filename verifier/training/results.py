@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verifier import __version__
+from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.specs.datasets import Dataset, load_dataset
 from verifier.training.config import TrainConfig
@@ -67,8 +68,11 @@ def load_test_data(config: TrainConfig, data_dir: Path | None) -> Dataset:
     """The data that a network is judged by: never those it was trained on.
 
     Raises:
-        InputError: see `load_dataset`.
+        InputError: see `load_dataset`; or the data are a file without splits, and no other one is named.
     """
+    if config.dataset.endswith(".npz") and config.test_dataset in (None, config.dataset):
+        what = "has no test split, and all of it is for training"
+        raise InputError(f"--dataset {config.dataset}", what, "name another file as test_dataset in --config")
     return load_dataset(config.test_dataset or config.dataset, data_dir, "test")
 
 
