@@ -93,11 +93,11 @@ def test_bad_input_is_one_sentence(command: Command, tmp_path: Path, flags: tupl
 
 
 def test_a_missing_extra_is_named(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "pydantic", None)
+    monkeypatch.setitem(sys.modules, "yaml", None)
     monkeypatch.delitem(sys.modules, "verifier.training.config", raising=False)
     done = command("train", "--dataset", "digits", "--epsilon", "0.02", "--out", tmp_path / "run")
     assert done.status == 2
-    assert "needs pydantic, which is not installed; pip install 'verifier[train]'" in done.err
+    assert "needs yaml, which is not installed; pip install 'verifier[train]'" in done.err
 
 
 def test_another_missing_module_is_no_extra():

@@ -72,8 +72,8 @@ def test_products_over_more_than_a_batch():
     )
     made = ReferenceEvaluator(to_onnx(Graph(nodes, "x", "z", shapes)))
     x = torch.rand(5, 2, 3)
-    (found,) = made.run(None, {"x": x.numpy()})  # type: ignore[misc]
-    np.testing.assert_allclose(found, (x @ weight.T + bias).reshape(5, 8).numpy(), rtol=1e-5)
+    (found,) = made.run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(np.asarray(found), (x @ weight.T + bias).reshape(5, 8).numpy(), rtol=1e-5)
 
 
 def test_a_file_that_differs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

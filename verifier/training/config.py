@@ -32,7 +32,7 @@ class RateSchedule(_Record):
 
     kind: Literal["one-cycle", "decays"] = "decays"
     milestones: tuple[float, ...] = ()
-    factor: float = Field(0.2, gt=0, le=1)
+    factor: float = Field(default=0.2, gt=0, le=1)
 
 
 class Evaluation(_Record):
@@ -51,17 +51,17 @@ class Evaluation(_Record):
         batch_size: images in one batch of bounds.
     """
 
-    images: int = Field(1000, ge=1)
+    images: int = Field(default=1000, ge=1)
     methods: tuple[str, ...] = ("ibp", "crown", "alpha-crown")
-    complete_images: int = Field(20, ge=0)
-    timeout: float = Field(10.0, gt=0)
-    radius_images: int = Field(1000, ge=0)
+    complete_images: int = Field(default=20, ge=0)
+    timeout: float = Field(default=10.0, gt=0)
+    radius_images: int = Field(default=1000, ge=0)
     radius_method: str = "ibp"
-    radius_limit: float | None = Field(None, gt=0)
-    radius_steps: int = Field(10, ge=1, le=40)
-    attack_steps: int = Field(40, ge=1)
-    attack_restarts: int = Field(2, ge=0)
-    batch_size: int = Field(200, ge=1)
+    radius_limit: float | None = Field(default=None, gt=0)
+    radius_steps: int = Field(default=10, ge=1, le=40)
+    attack_steps: int = Field(default=40, ge=1)
+    attack_restarts: int = Field(default=2, ge=0)
+    batch_size: int = Field(default=200, ge=1)
 
     @field_validator("radius_limit", mode="before")
     @classmethod
@@ -100,21 +100,21 @@ class TrainConfig(_Record):
     loss: str = "ibp"
     loss_options: dict[str, Any] = {}
     epsilon: float = Field(gt=0)
-    train_epsilon: float | None = Field(None, gt=0)
-    epochs: int = Field(8, ge=1)
-    batch_size: int = Field(256, ge=2)
+    train_epsilon: float | None = Field(default=None, gt=0)
+    epochs: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=256, ge=2)
     ramp: tuple[float, float] | None = None
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     rate: RateSchedule = RateSchedule(kind="one-cycle")
     initialisation: Literal["ibp", "torch"] = "ibp"
-    clip_norm: float | None = Field(10.0, gt=0)
-    l1: float = Field(0.0, ge=0)
-    average: float | None = Field(None, gt=0, lt=1)
+    clip_norm: float | None = Field(default=10.0, gt=0)
+    l1: float = Field(default=0.0, ge=0)
+    average: float | None = Field(default=None, gt=0, lt=1)
     augment: bool = False
-    crop: int = Field(2, ge=0)
-    validation: float = Field(0.1, gt=0, lt=1)
+    crop: int = Field(default=2, ge=0)
+    validation: float = Field(default=0.1, gt=0, lt=1)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     evaluation: Evaluation = Evaluation()
 
     @field_validator("epsilon", "train_epsilon", mode="before")
