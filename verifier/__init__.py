@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from verifier.specs.property import Polytope, Property, Query
     from verifier.specs.robustness import robustness
     from verifier.specs.vnnlib import read_vnnlib
+    from verifier.training.convert import from_torch, to_torch
     from verifier.verdict import Counterexample, Falsified, Undecided, Verdict, Verified
 
 __version__ = "0.1.0"
@@ -37,10 +38,12 @@ __all__ = [
     "__version__",
     "bounds",
     "compare",
+    "from_torch",
     "load",
     "load_dataset",
     "read_vnnlib",
     "robustness",
+    "to_torch",
     "verify",
 ]
 
@@ -59,10 +62,12 @@ _HOMES = {
     "Verified": "verifier.verdict",
     "bounds": "verifier.pipeline",
     "compare": "verifier.analysis.compare",
+    "from_torch": "verifier.training.convert",
     "load": "verifier.graph",
     "load_dataset": "verifier.specs.datasets",
     "read_vnnlib": "verifier.specs.vnnlib",
     "robustness": "verifier.specs.robustness",
+    "to_torch": "verifier.training.convert",
     "verify": "verifier.pipeline",
 }
 

@@ -69,3 +69,19 @@ def test_only_asked_gradients_are_computed():
     assert slope.grad is not None and slope.grad.tolist() == [[[1.0, 0.0]]]
     assert A.grad is None
     assert constant.tolist() == [[-2.0]]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_groups_of_one_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    A = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+    lower, upper = _lines(rows, (4,), True, 5), _lines(rows, (4,), True, 5)
+    free = [t for t in (A, *lower, *upper) if t is not None]
+    results = []
+    for size in (1 << 30, 1):
+        monkeypatch.setattr("verifier.bounding.relax.CACHE_BYTES", size)
+        found, constant = relax(A, lower, upper)
+        assert constant is not None
+        results.append((found, constant, *torch.autograd.grad((found * found).sum() + constant.sum(), free)))
+    for whole, single in zip(*results, strict=True):
+        torch.testing.assert_close(whole, single, rtol=1e-13, atol=1e-13)

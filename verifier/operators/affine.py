@@ -1,4 +1,4 @@
-"""The interval of a layer that is linear in its weights: its centre by the weights, its radius by their absolute values.
+"""The interval of a layer that is linear in its weights: its radius goes by their absolute values.
 
 Gowal et al. 2018, arXiv 1810.12715, equation (6). Few passes over the values are made: the halves are taken of the
 weights, and the gradient is written by hand.
@@ -15,7 +15,9 @@ from torch import Tensor
 from verifier.specs.region import Box
 
 
-def affine_interval(layer: Callable[[Tensor, Tensor, Tensor | None], Tensor], box: Box, weight: Tensor, bias: Any) -> Box:
+def affine_interval(
+    layer: Callable[[Tensor, Tensor, Tensor | None], Tensor], box: Box, weight: Tensor, bias: Any
+) -> Box:
     """Image of a box.
 
     Args:

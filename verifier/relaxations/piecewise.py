@@ -21,6 +21,8 @@ def two_piece(box: Box, slope: Tensor) -> Envelope:
         slope: broadcastable to (B, *X). Up to 1 the function is convex (ReLU, LeakyReLU, absolute value), above
             1 it is concave (PReLU), and the roles of chord and kink swap.
     """
+    if not bool(slope.any()):
+        return _plain(box)
     lower, upper = box.lower, box.upper
     unstable = (lower < 0) & (upper > 0)
     width = torch.where(unstable, upper - lower, torch.ones_like(lower))
@@ -36,6 +38,17 @@ def two_piece(box: Box, slope: Tensor) -> Envelope:
     if bool((slope >= 1).all()):
         return Envelope(lower=chord, upper=kink)
     return _mixed_curvature(chord, kink, slope <= 1)
+
+
+def _plain(box: Box) -> Envelope:
+    """The same for slope 0, with few passes: clipped bounds make the chord of a stable neuron the neuron itself."""
+    lower, upper = box.lower.clamp(max=0), box.upper.clamp(min=0)
+    width = upper - lower
+    width = width + (width == 0).to(width.dtype)
+    on = (box.upper > 0).to(width.dtype)
+    default = (box.upper + box.lower > 0).to(width.dtype)
+    kink = Mixture((box.lower >= 0).to(width.dtype) * on, on, default)
+    return Envelope(lower=kink, upper=Chord(upper / width, -lower * upper / width))
 
 
 def _mixed_curvature(chord: Chord, kink: Mixture, convex: Tensor) -> Envelope:

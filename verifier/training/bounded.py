@@ -22,6 +22,7 @@ from verifier.graph.ir import Graph
 from verifier.operators import evaluate
 from verifier.specs.region import Box
 from verifier.training.batch_norm import Moments, Recording, running_moments
+from verifier.training.modes import evaluating
 from verifier.training.trace import trace
 
 
@@ -153,14 +154,8 @@ class BoundedModule:
 
     def _check(self, example: Tensor) -> None:
         """The graph computes what the module does."""
-        training = [m for m in self.module.modules() if m.training]
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                ours, theirs = self.logits(example), self.module(example)
-        finally:
-            for one in training:
-                one.training = True
+        with evaluating(self.module), torch.no_grad():
+            ours, theirs = self.logits(example), self.module(example)
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * (1 + float(theirs.abs().max()))):
             error = float((ours - theirs).abs().max())
             where = type(self.module).__name__
@@ -174,7 +169,7 @@ def ball(x: Tensor, epsilon: float | Tensor) -> Box:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images (B, C, H, W) with their channels together in memory, which layers keep: convolutions are faster on these."""
+    """Images (B, C, H, W) with their channels together in memory, which layers keep: convolutions like it."""
     if x.dim() != 4 or x.stride(1) == 1:  # torch takes a single channel for both layouts, and goes on in the other
         return x
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)

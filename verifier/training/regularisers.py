@@ -40,7 +40,7 @@ def balance(graph: Graph, boxes: Mapping[str, Box]) -> Tensor:
 
 
 def _unlike(one: Tensor, other: Tensor) -> Tensor:
-    """Zero for two positive numbers whose ratio is at most two, up to 1; zero as well where one of them is not there."""
+    """0 for positive numbers whose ratio is at most two, up to 1 for others; 0 as well where one is not there."""
     there = (one > 0) & (other > 0)
     one, other = torch.where(there, one, 1.0), torch.where(there, other, 1.0)
     return (TOLERANCE - torch.minimum(one / other, other / one)).clamp(min=0) / TOLERANCE
