@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -108,3 +109,14 @@ def test_another_missing_module_is_no_extra():
 def test_quiet_prints_nothing(command: Command, config: Path, tmp_path: Path):
     done = command("train", "--config", config, "--out", tmp_path / "run", "--max-steps", "2", "--quiet")
     assert (done.status, done.out, done.err) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_two_processes_share_every_batch(config: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    words = ["train", "--config", str(config), "--out", str(out), "--epochs", "1", "--max-steps", "4"]
+    line = [sys.executable, "-m", "verifier", *words, "--device", "cpu", "--devices", "2", "--json", "-"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    (found,) = json.loads(done.stdout)["results"]
+    assert found["steps"] == 4

@@ -122,7 +122,7 @@ def train(
     how = {"resume": resume, "max_steps": max_steps, "checkpoint_every": checkpoint_every}
     settings = _config(config, given, out if resume else None)
     metrics = _run(settings, out, certify, where, how, quiet or json == STDOUT)
-    if json is not None:
+    if json is not None and metrics is not None:
         write_whole(json, encoder.dumps({"results": [metrics]}) + "\n", "--json")
     return 0
 
@@ -144,8 +144,8 @@ def _config(path: Path | None, given: dict[str, Any], resumed: Path | None) -> T
 
 def _run(
     config: TrainConfig, out: Path, certify: bool, where: dict[str, Any], how: dict[str, Any], silent: bool
-) -> dict[str, Any]:
-    """Train, export, and evaluate where that is wanted; the metrics."""
+) -> dict[str, Any] | None:
+    """Train, export, and evaluate where that is wanted; the metrics (None in a process that only helped to train)."""
     from rich.console import Console
 
     try:
@@ -163,6 +163,8 @@ def _run(
     console = None if silent else Console(stderr=True)
     machine = Machine(where["device"], where["devices"])
     trained = train(config, out, data_dir=where["data_dir"], machine=machine, console=console, **how)
+    if not trained.chief:
+        return None
     metrics = save_results(trained, config, out)
     if test is not None:
         said = (lambda what: None) if console is None else (lambda what: console.print(f"test split: {what}"))

@@ -26,6 +26,7 @@ from verifier.specs.robustness import resolve, robustness
 from verifier.training.attack import ascend_in_box
 from verifier.training.config import Evaluation
 from verifier.training.data import generator
+from verifier.training.precision import products
 from verifier.verdict import Falsified, Verified
 
 #: what random numbers of the attack are drawn for; another stream than those of training
@@ -165,6 +166,13 @@ def evaluate_network(
         InputError: a method is unknown, or the data do not fit the network.
     """
     check_evaluation(options)
+    with products(tf32=False):
+        return _evaluate(graph, data, epsilon, options, device, seed, progress)
+
+
+def _evaluate(
+    graph: Graph, data: Dataset, epsilon: float, options: Evaluation, device: str, seed: int, progress: Progress
+) -> dict[str, Any]:
     progress("natural accuracy")
     everything = Subject.of(graph, data, options.batch_size, device)
     subject = everything.first(options.images)

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Trained:
         data: what it was trained on.
         history: a record for every epoch.
         steps: how many were taken, of `total`.
+        chief: whether this process is the one, of several that trained together, that goes on with the results.
     """
 
     network: nn.Module
@@ -61,6 +62,7 @@ class Trained:
     history: list[Epoch]
     steps: int
     total: int
+    chief: bool = True
 
 
 def train(
@@ -170,6 +172,7 @@ def _trainer(
     """Lightning's trainer, which takes the whole run for one epoch and writes nothing on its own."""
     cuda = device.type == "cuda"
     devices: Any = machine.devices
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # as Lightning numbers the processes that it starts
     if cuda and device.index is not None and machine.devices == 1:
         devices = [device.index]
     return Trainer(
@@ -180,7 +183,7 @@ def _trainer(
         max_steps=limit,
         gradient_clip_val=config.clip_norm,
         logger=TensorBoardLogger(out, name=None, version="tensorboard"),
-        callbacks=[] if console is None else [ProgressBar(console)],
+        callbacks=[ProgressBar(console)] if console is not None and first else [],
         default_root_dir=out,
         enable_checkpointing=False,
         enable_progress_bar=False,

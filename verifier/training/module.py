@@ -93,6 +93,7 @@ class CertifiedTraining(LightningModule):
         return torch.optim.Adam(self.network.parameters(), lr=self.rate(0), fused=cuda or None)
 
     def train_dataloader(self) -> Batches:
+        self.batches.rank, self.batches.world = self.global_rank, self.trainer.world_size
         return self.batches
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
