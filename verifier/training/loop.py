@@ -119,11 +119,9 @@ def train(
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            mend = f"try --batch-size {max(2, config.batch_size // 2)}"
-            raise InputError(
-                f"--batch-size {config.batch_size}", f"does not fit the memory of {device}", mend
-            ) from error
-    return _result(run)
+            where, mend = f"--batch-size {config.batch_size}", f"try --batch-size {max(2, config.batch_size // 2)}"
+            raise InputError(where, f"does not fit the memory of {device}", mend) from error
+    return replace(_result(run), chief=trainer.is_global_zero)
 
 
 def loss_options(config: TrainConfig) -> LossOptions:
