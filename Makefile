@@ -60,7 +60,7 @@ $(RUNTIME): $(PINS) | $(BIN)/python
 # auto_LiRPA 0.3 declares pins that no longer resolve, hence --no-deps, and --no-warn-conflicts above.
 $(DEVELOPMENT): $(RUNTIME)
 	@echo "Installing the tools for tests and checks into $(VENV) (once)"
-	@$(INSTALL) -e ".[dev,reference]"
+	@$(INSTALL) -e ".[dev,reference,train]"
 	@$(INSTALL) --no-deps auto_LiRPA==0.3
 	@touch $@
 

@@ -24,7 +24,7 @@ def test_version(command: Command):
     assert (done.status, done.out) == (0, f"verifier {verifier.__version__}\n")
 
 
-@pytest.mark.parametrize("words", [("--help",), ("verify", "--help"), ("inspect", "--help")])
+@pytest.mark.parametrize("words", [("--help",), ("verify", "--help"), ("inspect", "--help"), ("train", "--help")])
 def test_help_shows_an_example(command: Command, words: tuple[str, ...]):
     done = command(*words)
     assert done.status == 0
@@ -33,7 +33,7 @@ def test_help_shows_an_example(command: Command, words: tuple[str, ...]):
 
 def test_later_commands_are_not_offered(command: Command):
     assert command("--help").out.split("Commands:")[1].split("Example")[0].split().count("verify") == 1
-    for later in ("radius", "attack", "train", "campaign", "check"):
+    for later in ("radius", "attack", "campaign", "check"):
         assert f"  {later} " not in command("--help").out
 
 
