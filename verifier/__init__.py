@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from verifier.analysis.brackets import Bracket
     from verifier.analysis.compare import compare
     from verifier.analysis.comparison import Comparison
+    from verifier.analysis.radius import radii, radius
     from verifier.errors import InputError
     from verifier.graph import load
     from verifier.pipeline import bounds, verify
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bracket",
     "Comparison",
     "Counterexample",
     "Dataset",
@@ -39,6 +42,8 @@ __all__ = [
     "compare",
     "load",
     "load_dataset",
+    "radii",
+    "radius",
     "read_vnnlib",
     "robustness",
     "verify",
@@ -46,6 +51,7 @@ __all__ = [
 
 #: exported name -> the module that it lives in.
 _HOMES = {
+    "Bracket": "verifier.analysis.brackets",
     "Comparison": "verifier.analysis.comparison",
     "Counterexample": "verifier.verdict",
     "Dataset": "verifier.specs.datasets",
@@ -61,6 +67,8 @@ _HOMES = {
     "compare": "verifier.analysis.compare",
     "load": "verifier.graph",
     "load_dataset": "verifier.specs.datasets",
+    "radii": "verifier.analysis.radius",
+    "radius": "verifier.analysis.radius",
     "read_vnnlib": "verifier.specs.vnnlib",
     "robustness": "verifier.specs.robustness",
     "verify": "verifier.pipeline",
