@@ -124,7 +124,7 @@ def robustness(
     radius = _as_array(parse_epsilon(epsilon) if isinstance(epsilon, str) else epsilon, "epsilon")
     if (radius < 0).any():
         raise InputError("epsilon", f"{radius.min():g} is negative", "give a number >= 0")
-    order = _parse_norm(norm)
+    order = parse_norm(norm)
     low, high = (-inf, inf) if clip is None else (float(clip[0]), float(clip[1]))
     if not low <= high:
         raise InputError("clip", f"{low:g} to {high:g} is not a range", "give the lower end first")
@@ -193,7 +193,12 @@ def _tensor(x: np.ndarray) -> torch.Tensor:
     return torch.tensor(x, dtype=torch.float64).unsqueeze(0)
 
 
-def _parse_norm(norm: str | float) -> Any:
+def parse_norm(norm: str | float) -> Any:
+    """inf, 2 or 1, of a number or its name.
+
+    Raises:
+        InputError: it is none of them.
+    """
     text = str(norm).lower()
     order = _NORMS.get(text) or {"2.0": 2, "1.0": 1, "2": 2, "1": 1}.get(text)
     if order is None:
