@@ -17,6 +17,7 @@ import torch
 
 from verifier.analysis.brackets import Bracket, Metric, least
 from verifier.analysis.nearest import Item, Nearest, nearest, predictions
+from verifier.attacks.nearest import MinimumNormOptions
 from verifier.attacks.parity import check_parity
 from verifier.attacks.replay import Replayer
 from verifier.bounding.ladder import LadderOptions
@@ -50,6 +51,7 @@ class RadiusOptions:
         complete: method of `verifier.verify` that decides what is left, input by input; None for bounds alone.
         per_class: also a bracket for every other class.
         timeout: seconds for each input on average; None for no limit. Checked between steps.
+        attack: options of the attack; seed, device and time are taken from here.
         device, seed, memory, ladder: as of `verifier.schedule.VerifyOptions`.
     """
 
@@ -59,9 +61,10 @@ class RadiusOptions:
     std: float | Sequence[float] | None = None
     tolerance: float = 1e-3
     methods: tuple[str, ...] = ("crown", "alpha-crown")
-    complete: str | None = "auto"
+    complete: str | None = "branch-and-bound"
     per_class: bool = False
     timeout: float | None = 10.0
+    attack: MinimumNormOptions = field(default_factory=MinimumNormOptions)
     device: str = "auto"
     seed: int = 0
     memory: int = 4 << 30
@@ -147,15 +150,14 @@ class _Search:
         self.seconds = np.zeros(len(self.items))
 
     def prepare(self, x: np.ndarray, label: int) -> None:
-        """Refuse what cannot be verified, and put the network on its device."""
+        """Refuse what cannot be verified."""
         most = self.metric.largest(x)
         query = resolve(self.metric.ball(x, label, _FIRST * (most if math.isfinite(most) else 1.0)), self.graph)
         if self.replayer is not None:
             check_parity(self.replayer, query.properties[0].region, seed=self.options.seed)
-        logits, _ = to_logits(self.graph, query)
-        require_bound_rules(logits)
-        self.device = find_device(self.options.device)
-        self.placed = place(logits, torch.float32, self.device)
+        self.logits, _ = to_logits(self.graph, query)
+        require_bound_rules(self.logits)
+        find_device(self.options.device)
 
     def brackets(self) -> list[Bracket]:
         self.attack()
@@ -205,9 +207,10 @@ class _Search:
         if self.replayer is None:
             return
         self.progress("attack")
-        self.found = nearest(
-            self.placed, self.replayer, self.metric, self.items, self.options.seed, self.until(ATTACK_SHARE)
-        )
+        until = self.until(ATTACK_SHARE)
+        timeout = None if until is None else until - monotonic()
+        options = replace(self.options.attack, seed=self.options.seed, device=self.options.device, timeout=timeout)
+        self.found = nearest(self.logits, self.replayer, self.metric, self.items, options)
 
     def ceiling(self, i: int) -> float:
         """What the bisection starts from above: the witness's distance, or else the whole range."""

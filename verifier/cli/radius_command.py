@@ -55,7 +55,7 @@ def radius(
     tolerance: Tolerance = "0.001",
     timeout: Timeout = 10.0,
     methods: Methods = "crown,alpha-crown",
-    complete: Complete = "auto",
+    complete: Complete = "branch-and-bound",
     per_class: PerClass = False,
     mean: options.Mean = None,
     std: options.Std = None,
