@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from verifier import __version__
-from verifier.cli import compare_command, inspect_command, radius_command, verify_command, view_command
+from verifier.cli import compare_command, inspect_command, margins_command, radius_command, verify_command, view_command
 
 app = typer.Typer(
     help="Proves, or refutes with a replayed counterexample, that a neural network meets a specification.",
@@ -38,3 +38,4 @@ app.command(epilog=compare_command.EPILOG)(compare_command.compare)
 app.command(epilog=inspect_command.EPILOG)(inspect_command.inspect)
 app.command(epilog=radius_command.EPILOG)(radius_command.radius)
 app.command(epilog=view_command.EPILOG)(view_command.view)
+app.add_typer(margins_command.margins, name="margins")
