@@ -92,8 +92,11 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def inconsistent_pairs(scores: np.ndarray, samples: Samples, most: int) -> list[Inconsistent]:
-    """The clearest proofs that a score is not margin-consistent: by the product of both gaps, each in ranks of its own
-    scale."""
+    """The clearest proofs that a score is not margin-consistent: by the product of both gaps, no input twice.
+
+    Args:
+        most: how many.
+    """
     n = len(samples)
     found: list[tuple[float, int, int]] = []
     spread = float(np.ptp(scores)) or 1.0
@@ -102,13 +105,17 @@ def inconsistent_pairs(scores: np.ndarray, samples: Samples, most: int) -> list[
         wrong = (gap > 0) & (scores[rows, None] > scores[None, :])
         i, j = np.nonzero(wrong)
         weight = np.minimum(gap[i, j], 1e300) * (scores[rows][i] - scores[j]) / spread
-        best = np.argsort(-weight, kind="stable")[:most]
+        best = np.argsort(-weight, kind="stable")[: most * n]  # an input is in fewer than n pairs
         found += [(float(weight[k]), int(rows[i[k]]), int(j[k])) for k in best]
     found.sort(key=lambda one: (-one[0], one[1], one[2]))
-    return [
-        Inconsistent(i, j, (float(scores[i]), float(scores[j])), float(samples.upper[i]), float(samples.lower[j]))
-        for _, i, j in found[:most]
-    ]
+    made: list[Inconsistent] = []
+    used: set[int] = set()
+    for _, i, j in found:
+        if len(made) < most and not used & {i, j}:
+            used |= {i, j}
+            pair = (float(scores[i]), float(scores[j]))
+            made.append(Inconsistent(i, j, pair, float(samples.upper[i]), float(samples.lower[j])))
+    return made
 
 
 def by_class(scores: np.ndarray, samples: Samples) -> dict[int, Tau]:

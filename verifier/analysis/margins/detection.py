@@ -1,8 +1,8 @@
 """How well a score detects brittle decisions, with the band that unknown margins leave open.
 
 An input is *brittle* where its margin is at most epsilon (a positive), *robust* where that is excluded, and unknown
-where its bracket holds epsilon. A measure of detection then lies between its values for the best and the worst labels of
-the unknown inputs. For a given number of positives among them, the best labels give these to the smallest scores:
+where its bracket holds epsilon. A measure of detection then lies between its values for the best and the worst labels
+of the unknown inputs. For a given number of positives among them, the best labels give these to the smallest scores:
 exchanging a positive with a negative of smaller score never lowers the true positive rate at any threshold and never
 raises the false positive rate. So all numbers are tried, and both ends of the band are attained.
 """

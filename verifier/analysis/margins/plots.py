@@ -58,11 +58,13 @@ def calibration_figure(
             left.axvline(mark.value, color=INK, linewidth=1.2, linestyle="--")
             left.annotate("flagged | passed", (mark.value, 0.97), xycoords=("data", "axes fraction"), ha="center",
                           fontsize=8, backgroundcolor="white")  # fmt: skip
-        _risk_of(right, name, scores, samples, epsilon, BLUE)
+        joint = mark.rule == "conformal"
+        _risk_of(right, name, scores, samples, epsilon, BLUE, joint)
         right.axhline(100 * mark.alpha, color=INK, linewidth=1.2, linestyle="--", label=f"level {mark.alpha:g}")
-        right.plot([100 * float((scores > mark.value).mean())], [_share(scores > mark.value, samples, epsilon)], "o",
-                   color=INK, label="the detector")  # fmt: skip
-        _risk_axes(right)
+        passed = scores > mark.value
+        place = ([100 * float(passed.mean())], [_share(passed, samples, epsilon, joint)])
+        right.plot(*place, "o", color=INK, label="the detector")
+        _risk_axes(right, joint)
         _title(figure, title)
     return figure
 
@@ -172,7 +174,7 @@ def _roc(axes: Axes, reports: Sequence[ScoreReport], samples: Samples, epsilon: 
         axes.plot(grid, worst, color=colour, linewidth=1.1)
     axes.set_xlabel("robust inputs flagged")
     axes.set_ylabel("brittle inputs flagged")
-    axes.set_title(f"ROC at epsilon {epsilon:.4g}; shaded: what unknown margins leave open")
+    axes.set_title(f"ROC at epsilon {epsilon:.4g}; shaded: left open by unknown margins")
     axes.legend(fontsize=8, frameon=False, loc="lower right")
 
 
@@ -182,29 +184,34 @@ def _risk(axes: Axes, reports: Sequence[ScoreReport], samples: Samples, epsilon:
     _risk_axes(axes)
 
 
-def _risk_of(axes: Axes, name: str, scores: np.ndarray, samples: Samples, epsilon: float, colour: str) -> None:
-    """Of the inputs with the largest scores, the share that is brittle and the share that is not verified."""
+def _risk_of(
+    axes: Axes, name: str, scores: np.ndarray, samples: Samples, epsilon: float, colour: str, of_all: bool = False
+) -> None:
+    """Of the inputs with the largest scores those that are brittle, and those that are not verified, as a share of what
+    passes or of all inputs."""
     order = np.argsort(-scores, kind="stable")
     count = np.arange(1, len(order) + 1)
-    known = 100 * np.cumsum(samples.brittle(epsilon)[order]) / count
-    risky = 100 * np.cumsum(~samples.robust(epsilon)[order]) / count
+    base = len(order) if of_all else count
+    known = 100 * np.cumsum(samples.brittle(epsilon)[order]) / base
+    risky = 100 * np.cumsum(~samples.robust(epsilon)[order]) / base
     passed = 100 * count / len(order)
     axes.fill_between(passed, known, risky, color=colour, alpha=0.25, linewidth=0)
     axes.plot(passed, risky, color=colour, linewidth=1.2, label=name)
     axes.plot(passed, known, color=colour, linewidth=0.8)
 
 
-def _risk_axes(axes: Axes) -> None:
+def _risk_axes(axes: Axes, of_all: bool = False) -> None:
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("inputs that pass, %")
-    axes.set_ylabel("of them below epsilon, %")
-    axes.set_title("Risk of what passes: from attacked to not verified")
+    axes.set_ylabel("pass and below epsilon, % of all inputs" if of_all else "of them below epsilon, %")
+    axes.set_title("Risk: from attacked to not verified")
     axes.legend(fontsize=8, frameon=False, loc="upper left")
 
 
-def _share(passed: np.ndarray, samples: Samples, epsilon: float) -> float:
-    return 100 * float((~samples.robust(epsilon))[passed].mean()) if passed.any() else 0.0
+def _share(passed: np.ndarray, samples: Samples, epsilon: float, of_all: bool) -> float:
+    risky = ~samples.robust(epsilon) & passed
+    return 100 * float(risky.sum()) / max(1, len(passed) if of_all else int(passed.sum()))
 
 
 def _histogram(axes: Axes, found: Sequence[LogitStatistics], name: str, words: str) -> None:
