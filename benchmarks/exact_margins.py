@@ -100,8 +100,8 @@ class _Program:
     def row(self, terms: dict[int, float], limit: float) -> None:
         """``sum of terms <= limit``."""
         row = np.zeros(self.size)
-        for place, value in terms.items():
-            row[place] += value
+        for variable, value in terms.items():
+            row[variable] += value
         self.rows.append(row[None])
         self.limits.append(np.array([limit]))
 
@@ -137,17 +137,17 @@ class _Program:
         open_ = (below < 0) & (above > 0)
         on = np.full(len(z), -1)
         on[open_] = self.add(np.zeros(open_.sum()), np.ones(open_.sum()), integer=True)
-        for i, place in enumerate(z):
+        for i, out in enumerate(z):
             if above[i] <= 0:
                 continue
             terms = {int(k): float(w) for k, w in zip(before, weight[i], strict=True) if w}
-            self.row({**terms, int(place): -1.0}, -bias[i])  # z >= y
+            self.row({**terms, int(out): -1.0}, -bias[i])  # z >= y
             minus = {k: -w for k, w in terms.items()}
             if not open_[i]:
-                self.row({**minus, int(place): 1.0}, bias[i])  # z <= y
+                self.row({**minus, int(out): 1.0}, bias[i])  # z <= y
                 continue
-            self.row({**minus, int(place): 1.0, int(on[i]): -below[i]}, bias[i] - below[i])  # z <= y - l (1 - a)
-            self.row({int(place): 1.0, int(on[i]): -above[i]}, 0.0)  # z <= u a
+            self.row({**minus, int(out): 1.0, int(on[i]): -below[i]}, bias[i] - below[i])  # z <= y - l (1 - a)
+            self.row({int(out): 1.0, int(on[i]): -above[i]}, 0.0)  # z <= u a
         self.last = z
 
 

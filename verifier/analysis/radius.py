@@ -35,6 +35,8 @@ ATTACK_SHARE, BOUNDS_SHARE = 0.4, 0.4
 #: first radius where no attack has found anything, as a share of the range's
 _FIRST = 0.05
 _MOST_STEPS = 64
+#: where there is no range and nothing else to end the search, it ends here
+_FARTHEST = 1e6
 
 #: called with what is done next
 Progress = Callable[[str], None]
@@ -165,7 +167,7 @@ class _Search:
             self.bisect(method)
         if self.options.complete is not None:
             self.decide(self.options.complete)
-        shared = (monotonic() - self.started - self.seconds.sum()) / len(self.items)
+        shared = (monotonic() - self.started - float(self.seconds.sum())) / len(self.items)
         made = [[self.bracket(i, shared, self.labels[n]) for i in group] for n, group in enumerate(self.groups)]
         return [least(one) if self.options.per_class else one[0] for one in made]
 
@@ -196,7 +198,8 @@ class _Search:
         return [
             i
             for i, item in enumerate(self.items)
-            if self.upper(i) - self.lower[i] > self.options.tolerance and self.lower[i] < self.metric.largest(item.x)
+            if self.upper(i) - self.lower[i] > self.options.tolerance
+            and self.lower[i] < min(_FARTHEST, self.metric.largest(item.x))
         ]
 
     def until(self, share: float) -> float | None:
@@ -224,22 +227,26 @@ class _Search:
             return
         self.progress(method)
         high = {i: self.ceiling(i) for i in open_}
-        for _ in range(_MOST_STEPS):
-            open_ = [i for i in open_ if high[i] - self.lower[i] > self.options.tolerance]
+        for step in range(_MOST_STEPS):
+            open_ = [i for i in open_ if high[i] - self.lower[i] > self.options.tolerance and self.lower[i] < _FARTHEST]
             if not open_ or (until is not None and monotonic() > until):
                 return
-            tried = [self.middle(i, high[i]) for i in open_]
+            tried = [high[i] if step == 0 and self.whole(i) else self.middle(i, high[i]) for i in open_]
             for i, epsilon, proved in zip(open_, tried, self.proves(method, open_, tried, until), strict=True):
                 if proved:
                     self.raise_lower(i, epsilon, method)
                 else:
                     high[i] = epsilon
 
+    def whole(self, i: int) -> bool:
+        """Whether the search goes up to the whole range, so that nothing in it may change the class."""
+        return math.isinf(self.upper(i)) and math.isfinite(self.ceiling(i))
+
     def middle(self, i: int, high: float) -> float:
         """The next epsilon to try; where there is no end above, twice the last one."""
         if math.isfinite(high):
             return (float(self.lower[i]) + high) / 2
-        return max(_FIRST, 2 * float(self.lower[i]))
+        return min(_FARTHEST, max(_FIRST, 2 * float(self.lower[i])))
 
     def proves(self, method: str, items: Sequence[int], epsilons: Sequence[float], until: float | None) -> list[bool]:
         """Whether a method verifies each item at its epsilon."""
@@ -284,7 +291,7 @@ class _Search:
             high = min(self.ceiling(i), refused)
             if high - self.lower[i] <= self.options.tolerance or (until is not None and monotonic() >= until):
                 return
-            near = high - self.options.tolerance / 2
+            near = high if self.whole(i) else high - self.options.tolerance / 2
             epsilon = near if hopeful and math.isfinite(high) else self.middle(i, high)
             left = None if until is None else (until - monotonic()) * (0.5 if hopeful else 0.7)
             verdict = verify(
