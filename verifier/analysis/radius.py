@@ -146,10 +146,10 @@ class _Search:
             targets = [k for k in range(count) if k != label] if options.per_class else [None]
             self.groups.append(list(range(len(self.items), len(self.items) + len(targets))))
             self.items += [Item(x, label, target) for target in targets]
-        self.lower = np.zeros(len(self.items))
+        self.lower = [0.0] * len(self.items)
         self.method: list[str | None] = [None] * len(self.items)
         self.found: list[Nearest | None] = [None] * len(self.items)
-        self.seconds = np.zeros(len(self.items))
+        self.seconds = [0.0] * len(self.items)
 
     def prepare(self, x: np.ndarray, label: int) -> None:
         """Refuse what cannot be verified."""
@@ -167,14 +167,14 @@ class _Search:
             self.bisect(method)
         if self.options.complete is not None:
             self.decide(self.options.complete)
-        shared = (monotonic() - self.started - float(self.seconds.sum())) / len(self.items)
+        shared = (monotonic() - self.started - sum(self.seconds)) / len(self.items)
         made = [[self.bracket(i, shared, self.labels[n]) for i in group] for n, group in enumerate(self.groups)]
         return [least(one) if self.options.per_class else one[0] for one in made]
 
     def bracket(self, i: int, shared: float, label: int | None) -> Bracket:
         item, found = self.items[i], self.found[i]
         covered = self.lower[i] >= self.metric.largest(item.x)  # nothing in the range changes the class
-        lower = math.inf if covered else float(self.lower[i])
+        lower = math.inf if covered else self.lower[i]
         return Bracket(
             lower=lower,
             upper=self.upper(i),
@@ -186,7 +186,7 @@ class _Search:
             method=self.method[i],
             attack=None if found is None else found.attack,
             tolerance=self.options.tolerance,
-            seconds=shared + float(self.seconds[i]),
+            seconds=shared + self.seconds[i],
         )
 
     def upper(self, i: int) -> float:
@@ -245,8 +245,8 @@ class _Search:
     def middle(self, i: int, high: float) -> float:
         """The next epsilon to try; where there is no end above, twice the last one."""
         if math.isfinite(high):
-            return (float(self.lower[i]) + high) / 2
-        return min(_FARTHEST, max(_FIRST, 2 * float(self.lower[i])))
+            return (self.lower[i] + high) / 2
+        return min(_FARTHEST, max(_FIRST, 2 * self.lower[i]))
 
     def proves(self, method: str, items: Sequence[int], epsilons: Sequence[float], until: float | None) -> list[bool]:
         """Whether a method verifies each item at its epsilon."""

@@ -175,7 +175,10 @@ def _roc(axes: Axes, reports: Sequence[ScoreReport], samples: Samples, epsilon: 
     axes.set_xlabel("robust inputs flagged")
     axes.set_ylabel("brittle inputs flagged")
     axes.set_title(f"ROC at epsilon {epsilon:.4g}; shaded: left open by unknown margins")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+    else:
+        axes.text(0.5, 0.55, "brittle or robust inputs are missing", ha="center", transform=axes.transAxes)
 
 
 def _risk(axes: Axes, reports: Sequence[ScoreReport], samples: Samples, epsilon: float) -> None:
