@@ -12,8 +12,6 @@ from typing import Any
 from verifier.analysis.brackets import Bracket, as_object
 from verifier.errors import InputError
 
-_NUMBERS = ("tolerance", "seconds")
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -105,9 +103,16 @@ def _entry(one: Mapping[str, Any]) -> Measured:
     upper = math.inf if one["upper"] is None else float(one["upper"])
     if not 0 <= lower <= upper:
         raise ValueError(f"{lower} to {upper} is no bracket")
-    numbers = {name: float(one[name]) for name in _NUMBERS}
     bracket = Bracket(
-        lower, upper, None, bool(one["exact"]), int(one["prediction"]), None, one["correct"], one["method"],
-        one["attack"], **numbers,
-    )  # fmt: skip
+        lower=lower,
+        upper=upper,
+        witness=None,
+        exact=bool(one["exact"]),
+        label=int(one["prediction"]),
+        correct=one["correct"],
+        method=one["method"],
+        attack=one["attack"],
+        tolerance=float(one["tolerance"]),
+        seconds=float(one["seconds"]),
+    )
     return Measured(str(query["network"]), query["sha256"], spec, bracket)

@@ -88,7 +88,7 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float | None:
 
     if len(a) < 2 or np.ptp(a) == 0 or len(np.unique(b)) < 2:
         return None
-    return float(kendalltau(a, b).statistic)
+    return float(kendalltau(a, b)[0])
 
 
 def inconsistent_pairs(scores: np.ndarray, samples: Samples, most: int) -> list[Inconsistent]:

@@ -45,7 +45,7 @@ class LogitStatistics:
 
     def quantity(self, name: str) -> np.ndarray:
         fields = (self.maximum, self.gap, self.loss, self.confidence, self.gradient)
-        return dict(zip(QUANTITIES, fields, strict=True))[name]
+        return fields[QUANTITIES.index(name)]
 
     def means(self, where: np.ndarray | None = None) -> dict[str, float]:
         """Accuracy and the mean of every quantity, of all inputs or of some."""

@@ -220,7 +220,7 @@ def _share(passed: np.ndarray, samples: Samples, epsilon: float, of_all: bool) -
 def _histogram(axes: Axes, found: Sequence[LogitStatistics], name: str, words: str) -> None:
     values = [one.quantity(name) for one in found]
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-    bins = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    bins = np.linspace(low, high if high > low else low + 1, _BINS + 1).tolist()
     for number, (one, mine) in enumerate(zip(found, values, strict=True)):
         colour = _SERIES[number % len(_SERIES)]
         axes.hist(mine, bins=bins, color=colour, alpha=0.35, weights=np.full(len(mine), 100 / len(mine)))
@@ -241,7 +241,7 @@ def _confidence(axes: Axes, found: Sequence[LogitStatistics]) -> None:
     for number, one in enumerate(found[1:], 1):
         colour = _SERIES[number % len(_SERIES)]
         difference = one.confidence - first.confidence
-        axes.hist(difference, bins=np.linspace(-1, 1, _BINS + 1), color=colour, histtype="step", linewidth=1.3,
+        axes.hist(difference, bins=np.linspace(-1, 1, _BINS + 1).tolist(), color=colour, histtype="step", linewidth=1.3,
                   weights=np.full(len(difference), 100 / len(difference)), label=one.name)  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel(f"confidence less that of {first.name}")
