@@ -45,11 +45,14 @@ class Batch:
     ranking: Tensor
 
     @staticmethod
-    def of(graph: Graph, properties: Sequence[Property], gauge: Gauge | None = None) -> Batch:
+    def of(
+        graph: Graph, properties: Sequence[Property], gauge: Gauge | None = None, center: Tensor | None = None
+    ) -> Batch:
         """The batch of some properties of a placed graph, each with a region of batch size 1.
 
         Args:
             gauge: None for the one of the regions, in which a region is what lies within a distance of one.
+            center: (A, *X), the points that boxes were made around, if they are known.
 
         Raises:
             InputError: the regions differ in kind.
@@ -59,7 +62,8 @@ class Batch:
         objective = Objective.of(properties, dtype, device)
         found = [label_of(prop) for prop in properties]
         labels = None if None in found else torch.tensor(found, device=device)
-        gauge = Gauge.of(region) if gauge is None else gauge.to(dtype, device)
+        center = None if center is None else center.to(device, dtype)
+        gauge = Gauge.of(region, center) if gauge is None else gauge.to(dtype, device)
         with torch.no_grad():
             y = evaluate(graph, gauge.center).flatten(1)
         ranking = objective.rows(y.unsqueeze(0))[0].amax(-1).argsort(-1)

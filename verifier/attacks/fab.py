@@ -1,6 +1,6 @@
 """FAB: the nearest point of an unsafe polytope, by projections onto linearised decision boundaries.
 
-Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack" (ICML), Algorithm 1.
+Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack" (ICML).
 Distances are measured by a `Gauge`, so boxes with a width of their own per feature, balls, and limits are all alike.
 Axes: A inputs, K unsafe polytopes, ``*X`` the input.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.attacks.batch import Batch, per_input, resumed
+from verifier.attacks.losses import gradient as derivative
 
 _TINY = 1e-30
 
@@ -90,9 +91,9 @@ class Fab:
         if state.step == 0 or state.step % self.steps:
             return state
         generator = resumed(state.random)
-        u = torch.rand(state.u.shape, generator=generator, dtype=torch.float64).to(state.u) * 2 - 1
-        length = state.distance.clamp(max=1) / 2 / batch.gauge.length(u).clamp(min=_TINY)
-        return replace(state, u=batch.gauge.clip(u * per_input(length, u)), random=generator.get_state())
+        u = batch.gauge.random(generator)
+        u = u * per_input(state.distance.clamp(max=1) / 2, u)
+        return replace(state, u=u, random=generator.get_state())
 
     def linearised(self, batch: Batch, u: Tensor) -> tuple[Tensor, Tensor]:
         """Value (A,) and gradient by u (A, *X) of the polytope's largest row that is aimed at."""
@@ -101,7 +102,7 @@ class Fab:
         if self.target is not None or values.shape[1] == 1:
             rank = (self.target or 0) % batch.objective.count
             value = values.gather(1, batch.ranking.gather(1, rank.unsqueeze(1))).squeeze(1)
-            return value.detach(), _gradient(value, x, False) * batch.gauge.scale
+            return value.detach(), derivative(value, x) * batch.gauge.scale
         return self._nearest(batch, x, values)
 
     def _nearest(self, batch: Batch, x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +110,7 @@ class Fab:
         least, chosen, slope = torch.full_like(values[:, 0], inf), values[:, 0].detach(), torch.zeros_like(x)
         count = values.shape[1]
         for k in range(count):
-            gradient = _gradient(values[:, k], x, k + 1 < count) * batch.gauge.scale
+            gradient = derivative(values[:, k], x, k + 1 < count) * batch.gauge.scale
             value = values[:, k].detach()
             distance = value.abs() / batch.gauge.steepness(gradient).clamp(min=_TINY)
             nearer = distance < least
@@ -139,11 +140,3 @@ class FabState:
     margin: Tensor
     step: int
     random: Tensor
-
-
-def _gradient(value: Tensor, x: Tensor, again: bool) -> Tensor:
-    """Derivative of values (A,) by x (A, *X); zero where the network does not use its input or it is not finite."""
-    if not value.requires_grad:
-        return torch.zeros_like(x)
-    (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True, retain_graph=again)
-    return torch.nan_to_num(found, posinf=0, neginf=0)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from verifier.specs.region import Box, LpBall, Region
 
+_NEARLY = 0.999  # sides of a box whose ratio is at least this are equal but for rounding
+_EDGE = 1e-6
 _NEWTON_STEPS = 60  # coordinates at their limits only become more; a handful is typical
 
 
@@ -31,14 +33,27 @@ class Gauge:
     norm: float
 
     @staticmethod
-    def of(region: Region) -> Gauge:
-        """The gauge by which a region is what lies within a distance of one of its centre (and within its limits)."""
+    def of(region: Region, center: Tensor | None = None) -> Gauge:
+        """The gauge by which a region is what lies within a distance of one of its centre (and within its limits).
+
+        Args:
+            center: (A, *X), for boxes the points that they were made around; None for their middles. Where a box
+                reaches less far on one side of it than on the other, that side counts as a limit.
+        """
         if isinstance(region, LpBall):
             scale = region.radius.reshape(-1, *[1] * (region.center.dim() - 1)).expand_as(region.center)
             return Gauge.between(region.center, scale, region.box.lower, region.box.upper, region.norm)
         box: Box = region.enclosing_box()
-        center, infinite = (box.lower + box.upper) / 2, torch.full_like(box.lower, inf)
-        return Gauge.between(center, (box.upper - box.lower) / 2, -infinite, infinite, inf)
+        if center is None:
+            center, scale = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+            below = above = scale
+        else:
+            center = box.project(center)
+            below, above = center - box.lower, box.upper - center
+            scale = torch.maximum(below, above)
+        lower = torch.where(below < _NEARLY * scale, box.lower, -inf)
+        upper = torch.where(above < _NEARLY * scale, box.upper, inf)
+        return Gauge.between(center, scale, lower, upper, inf)
 
     @staticmethod
     def between(center: Tensor, scale: Tensor, lower: Tensor, upper: Tensor, norm: float) -> Gauge:
@@ -74,6 +89,16 @@ class Gauge:
     def clip(self, u: Tensor) -> Tensor:
         """u within its limits."""
         return torch.minimum(torch.maximum(u, self.lower), self.upper)
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        """Random positions (A, *X): uniform for the norm inf, for others at a distance of one; within the limits."""
+        uniform = torch.rand(self.center.shape, generator=generator, dtype=torch.float64).to(self.center) * 2 - 1
+        if self.norm != inf:
+            uniform = uniform.clamp(-1 + _EDGE, 1 - _EDGE)
+            normal, laplace = torch.erfinv(uniform), -uniform.sign() * torch.log1p(-uniform.abs())
+            uniform = normal if self.norm == 2 else laplace
+            uniform = uniform / self.length(uniform).reshape(-1, *[1] * (uniform.dim() - 1))
+        return self.clip(uniform)
 
     def to_hyperplane(self, u: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """The shortest move (A, *X) from u within the limits to where a linear function is zero.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verifier.specs.region import Region
+from verifier.specs.region import Box, LpBall, Region
 
 
 def extreme(region: Region, direction: Tensor) -> Tensor:
@@ -35,6 +35,11 @@ def steepest(region: Region, gradient: Tensor) -> Tensor:
     That is ``-radius * sign(gradient)`` in a box, ``-radius * gradient / |gradient|_2`` in a Euclidean ball, and a
     move of the few coordinates with the largest gradients in an L1 ball. Where the gradient is zero, so is the step.
     """
+    if isinstance(region, Box):  # the same without a derivative of the minimum, several times as fast
+        return (region.lower - region.upper) / 2 * gradient.sign()
+    if isinstance(region, LpBall) and region.norm == 2:  # a share of the gradient itself, whatever the limits
+        length = torch.linalg.vector_norm(gradient.flatten(2), dim=-1).clamp(min=torch.finfo(gradient.dtype).tiny)
+        return -gradient * (region.radius / length).reshape(*length.shape, *[1] * (gradient.dim() - 2))
     low, high = extreme(region, torch.cat([gradient, -gradient])).chunk(2)
     return torch.where(gradient == 0, 0, (low - high) / 2)
 

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from verifier import __version__
-from verifier.cli import compare_command, inspect_command, margins_command, radius_command, verify_command, view_command
+from verifier.cli import (
+    attack_command,
+    compare_command,
+    inspect_command,
+    margins_command,
+    radius_command,
+    verify_command,
+    view_command,
+)
 
 app = typer.Typer(
     help="Proves, or refutes with a replayed counterexample, that a neural network meets a specification.",
@@ -34,6 +42,7 @@ def _common(
 
 
 app.command(epilog=verify_command.EPILOG)(verify_command.verify)
+app.command(epilog=attack_command.EPILOG)(attack_command.attack)
 app.command(epilog=compare_command.EPILOG)(compare_command.compare)
 app.command(epilog=inspect_command.EPILOG)(inspect_command.inspect)
 app.command(epilog=radius_command.EPILOG)(radius_command.radius)

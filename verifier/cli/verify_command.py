@@ -63,7 +63,7 @@ def verify(
     flags = query_flags(index, epsilon, norm, targets, mean, std, no_clip, data_dir)
     request = Request(network, choose(spec, dataset, flags))
     settings = Settings(method, timeout, device, seed, threads, None if memory is None else parse_memory(memory))
-    _check(timeout, json, witness)
+    check_outputs(timeout, json, witness)
     use_threads(threads)
     with Display(not quiet and json != STDOUT, not quiet, request.count) as display:
         results: list[QueryResult] = []
@@ -72,14 +72,14 @@ def verify(
                 results.append(result)
         finally:  # an error or an interrupt in a later query does not take away what is known
             if results:
-                notes = _write(witness, json, request.count, results) + next_steps(results, method)
+                notes = write_results(witness, json, request.count, results) + next_steps(results, method)
                 if len(results) < request.count:
                     notes.append(f"stopped after {len(results)} of {request.count} queries")
                 display.close(results, monotonic() - started, notes)
     return exit_status(results)
 
 
-def _check(timeout: float | None, json: Path | None, witness: Path | None) -> None:
+def check_outputs(timeout: float | None, json: Path | None, witness: Path | None) -> None:
     """Refuse now what would fail after the work."""
     if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
         raise InputError(f"--timeout {timeout:g}", "is no time limit", "give a positive number of seconds")
@@ -89,7 +89,7 @@ def _check(timeout: float | None, json: Path | None, witness: Path | None) -> No
         check_writable(witness, "--witness")
 
 
-def _write(witness: Path | None, json: Path | None, count: int, results: Sequence[QueryResult]) -> list[str]:
+def write_results(witness: Path | None, json: Path | None, count: int, results: Sequence[QueryResult]) -> list[str]:
     """Write the files that were asked for, of ``count`` queries; what to say about counterexamples."""
     from verifier.attacks.witness import format_witness
 
