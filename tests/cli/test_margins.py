@@ -128,3 +128,16 @@ def test_bad_input(command: Command, folder: Path, brackets: tuple, tmp_path: Pa
     ):
         done = command(*arguments)
         assert done.status == 2 and message in done.err and len(done.err.splitlines()) == 1, (arguments, done)
+
+
+def test_students(command: Command, root: Path, tmp_path: Path):
+    results = tmp_path / "s.json"
+    few = ("--index", "0:4", "--train", "0:100", "--epochs", "2", "--changes", "none,average", "--epsilon", "0.01")
+    done = command(
+        "margins", "distil", root / "models" / "digits_mlp.onnx", "--dataset", "digits", *few, "--json", results
+    )
+    assert (done.status, done.err) == (0, ""), done.err
+    assert set(json.loads(results.read_text())["students"]) == {"none", "average"}
+    for flags, message in ((("--changes", "x"), "'x' is not known"), (("--temperature", "0"), "is not positive")):
+        done = command("margins", "distil", root / "models" / "digits_mlp.onnx", "--dataset", "digits", *few, *flags)
+        assert done.status == 2 and message in done.err

@@ -10,6 +10,7 @@ from verifier import __version__
 from verifier.cli import (
     attack_command,
     compare_command,
+    distil_command,
     inspect_command,
     margins_command,
     radius_command,
@@ -47,4 +48,5 @@ app.command(epilog=compare_command.EPILOG)(compare_command.compare)
 app.command(epilog=inspect_command.EPILOG)(inspect_command.inspect)
 app.command(epilog=radius_command.EPILOG)(radius_command.radius)
 app.command(epilog=view_command.EPILOG)(view_command.view)
+margins_command.margins.command(epilog=distil_command.EPILOG)(distil_command.distil)
 app.add_typer(margins_command.margins, name="margins")

@@ -275,7 +275,7 @@ def logits(
 
         print_table(logit_table({one.name: one.means() for one in found}, f"means of {title}"))
         for one in found:
-            print_table(logit_table(one.by_class(), f"{one.name}, by class"))
+            print_table(logit_table(one.by_class(), f"{one.name}, by class", "class"))
     return 0
 
 

@@ -69,10 +69,10 @@ def estimate_table(reports: Sequence[ScoreReport], epsilon: float) -> Table:
     return table
 
 
-def logit_table(means: Mapping[str, Mapping[str, float]], title: str) -> Table:
-    """A line for each network, a column for each quantity."""
+def logit_table(means: Mapping[str, Mapping[str, float]], title: str, first: str = "network") -> Table:
+    """A line for each network (or whatever the first column names), a column for each quantity."""
     names = list(next(iter(means.values())))
-    table = make(("network", *names), title)
+    table = make((first, *names), title)
     for network, row in means.items():
         table.add_row(network, *(f"{row[name]:.4g}" for name in names))
     return table
