@@ -53,7 +53,10 @@ class Metric:
     def distance(self, x: np.ndarray, point: np.ndarray) -> float:
         """From x (*X) to a point in the network's units (*X), rounded up."""
         change = affine(x.shape, self.mean, self.std)
-        move = (point.reshape(x.shape) - change(np.asarray(x, dtype=np.float64))) * change.std
+        x = np.asarray(x, dtype=np.float64)
+        move = np.abs(point.reshape(x.shape) - change(x)) * change.std
+        if not change.identity:
+            move = move + 4 * change.error(x) * change.std
         return float(np.linalg.norm(move.reshape(-1), ord=self.order)) * (1 + _ROUND_UP)
 
     def largest(self, x: np.ndarray) -> float:

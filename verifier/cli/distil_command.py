@@ -52,6 +52,7 @@ def distil(
     threads: options.Threads = None,
     json: options.Json = None,
     seed: options.Seed = 0,
+    device: options.Device = "auto",
     quiet: Quiet = False,
     debug: options.Debug = False,
 ) -> int:
@@ -67,7 +68,7 @@ def distil(
     names = list(CHANGES) if changes is None else [name.strip() for name in changes.split(",") if name.strip()]
     made = DistilOptions(epochs=epochs, temperature=temperature, seed=seed)
     with Status(not quiet) as status:
-        found = _students(network, inputs, names, parse_epsilon(epsilon), train, made, status)
+        found = _students(network, inputs, names, parse_epsilon(epsilon), train, made, device, status)
     if json is not None:
         content = {"network": str(network), "epsilon": parse_epsilon(epsilon), "norm": inputs.norm, "students": found}
         write_whole(json, json_text.dumps(content, allow_nan=False) + "\n", "--json")
@@ -80,7 +81,7 @@ def distil(
 
 
 def _students(
-    network: Path, inputs: Inputs, names: list[str], epsilon: float, train: str, made: Any, status: Status
+    network: Path, inputs: Inputs, names: list[str], epsilon: float, train: str, made: Any, device: str, status: Status
 ) -> dict[str, dict[str, float]]:
     """What each student can do, by the change of its teacher's logits."""
     import torch
@@ -98,9 +99,9 @@ def _students(
     if inputs.dataset.endswith(".npz"):
         raise InputError(f"--dataset {inputs.dataset}", "has no train split", "name digits, mnist or cifar10")
     x = torch.from_numpy(data.x[parse_index(train, len(data))])
-    scored = Scored.of(graph, ScoreOptions(Metric(inputs.norm, (0.0, 1.0), inputs.mean, inputs.std), device="cpu"))
+    scored = Scored.of(graph, ScoreOptions(Metric(inputs.norm, (0.0, 1.0), inputs.mean, inputs.std), device=device))
     with torch.no_grad():
-        teacher = torch.cat([scored.outputs(scored.tensor(list(part.numpy()))) for part in x.split(256)])
+        teacher = torch.cat([scored.outputs(scored.tensor(list(part.numpy()))).cpu() for part in x.split(256)])
     found = {}
     for name in names:
         status.show(f"student of {name}")
