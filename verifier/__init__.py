@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from verifier.analysis.brackets import Bracket
     from verifier.analysis.compare import compare
     from verifier.analysis.comparison import Comparison
+    from verifier.analysis.radius import radii, radius
     from verifier.errors import InputError
     from verifier.graph import load
     from verifier.pipeline import bounds, verify
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bracket",
     "Comparison",
     "Counterexample",
     "Dataset",
@@ -41,6 +44,8 @@ __all__ = [
     "from_torch",
     "load",
     "load_dataset",
+    "radii",
+    "radius",
     "read_vnnlib",
     "robustness",
     "to_torch",
@@ -49,6 +54,7 @@ __all__ = [
 
 #: exported name -> the module that it lives in.
 _HOMES = {
+    "Bracket": "verifier.analysis.brackets",
     "Comparison": "verifier.analysis.comparison",
     "Counterexample": "verifier.verdict",
     "Dataset": "verifier.specs.datasets",
@@ -65,6 +71,8 @@ _HOMES = {
     "from_torch": "verifier.training.convert",
     "load": "verifier.graph",
     "load_dataset": "verifier.specs.datasets",
+    "radii": "verifier.analysis.radius",
+    "radius": "verifier.analysis.radius",
     "read_vnnlib": "verifier.specs.vnnlib",
     "robustness": "verifier.specs.robustness",
     "to_torch": "verifier.training.convert",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, prod
 from typing import Any, NamedTuple
@@ -77,6 +78,7 @@ def minimum_norm(
     options: MinimumNormOptions = MinimumNormOptions(),
     scale: Any = 1.0,
     replayer: Replayer | None = None,
+    wanted: Sequence[int | None] | None = None,
 ) -> MinimumNorm:
     """The closest point to each input at which some other class reaches its label's score.
 
@@ -92,13 +94,14 @@ def minimum_norm(
         scale: numbers that broadcast to x; the distance is ``|(x' - x) / scale|``. With a network that takes
             ``(x - mean) / std``, give ``1 / std`` for distances in the unit before.
         replayer: of the graph, if there is one already.
+        wanted: for each input the class that has to reach the label's score, None for any; all are any if not given.
 
     Raises:
         InputError: the graph was not read from a file, or x and labels do not fit it.
     """
     began = time.monotonic()
     deadline = None if options.timeout is None else began + options.timeout
-    task = _Task.of(graph, x, labels, norm, clip, scale)
+    task = replace(_Task.of(graph, x, labels, norm, clip, scale), wanted=tuple(wanted or ()))
     replayer = Replayer(graph) if replayer is None else replayer
     placed = place(graph, options.dtype, find_device(options.device))
     points, distances = task.x.clone(), torch.full((len(task.x),), inf, dtype=torch.float64)
@@ -123,6 +126,7 @@ class _Task:
     labels: tuple[int, ...]
     norm: float
     classes: int
+    wanted: tuple[int | None, ...] = ()
 
     @staticmethod
     def of(graph: Graph, x: Any, labels: Any, norm: str | float, clip: tuple[Any, Any] | None, scale: Any) -> _Task:
@@ -155,9 +159,14 @@ class _Task:
         """That the label's score is above all others within the limits, for some inputs."""
         regions = [Box(self.lower[i : i + 1], self.upper[i : i + 1]) for i in part.tolist()]
         return [
-            Robustness(region, self.labels[i]).property(self.classes)
+            Robustness(region, self.labels[i], self.target(i)).property(self.classes)
             for i, region in zip(part.tolist(), regions, strict=True)
         ]
+
+    def target(self, i: int) -> tuple[int] | None:
+        """The only class that may be reached from input i, or None."""
+        wanted = self.wanted[i] if self.wanted else None
+        return None if wanted is None else (wanted,)
 
     def gauge(self, part: Tensor) -> Gauge:
         return Gauge.between(self.x[part], self.width[part], self.lower[part], self.upper[part], self.norm)

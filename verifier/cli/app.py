@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from verifier import __version__
-from verifier.cli import attack_command, compare_command, inspect_command, train_command, verify_command, view_command
+from verifier.cli import (
+    attack_command,
+    compare_command,
+    distil_command,
+    inspect_command,
+    margins_command,
+    radius_command,
+    train_command,
+    verify_command,
+    view_command,
+)
 
 app = typer.Typer(
     help="Proves, or refutes with a replayed counterexample, that a neural network meets a specification.",
@@ -38,4 +48,7 @@ app.command(epilog=attack_command.EPILOG)(attack_command.attack)
 app.command(epilog=compare_command.EPILOG)(compare_command.compare)
 app.command(epilog=inspect_command.EPILOG)(inspect_command.inspect)
 app.command(epilog=train_command.EPILOG)(train_command.train)
+app.command(epilog=radius_command.EPILOG)(radius_command.radius)
 app.command(epilog=view_command.EPILOG)(view_command.view)
+margins_command.margins.command(epilog=distil_command.EPILOG)(distil_command.distil)
+app.add_typer(margins_command.margins, name="margins")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from verifier.graph.ir import Graph
+    from verifier.specs.datasets import Dataset
     from verifier.specs.robustness import Spec
 
 
@@ -63,7 +64,35 @@ def _specification(path: Path) -> Callable[[int], LoadedQuery]:
     return lambda _: LoadedQuery(query)
 
 
-def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One input of a data set: its place there, its value (*X) as the network takes it, and its class."""
+
+    index: int
+    x: np.ndarray
+    label: int
+
+
+def load_points(inputs: Inputs, graph: Graph) -> list[Point]:
+    """The inputs that are meant.
+
+    Raises:
+        InputError: the data cannot be used, does not fit the network, or leaves the allowed range.
+    """
+    from verifier.specs.robustness import robustness
+
+    data, indices = _data(inputs, graph)
+    points = [Point(i, _arranged(data.x[i], graph.input_shape), int(data.y[i])) for i in indices]
+    for point in points:
+        try:
+            robustness(point.x, point.label, 0, inputs.norm, (0.0, 1.0) if inputs.clip else None)
+        except InputError as error:
+            raise InputError(f"--dataset {inputs.dataset}, input {point.index}", error.what, error.mend) from error
+    return points
+
+
+def _data(inputs: Inputs, graph: Graph) -> tuple[Dataset, list[int]]:
+    """The data set and the places of the inputs that are meant, all of which fit the network."""
     from verifier.specs.datasets import load_dataset, parse_index
 
     data = load_dataset(inputs.dataset, inputs.folder)
@@ -72,8 +101,13 @@ def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:
         what = f"its inputs have {prod(data.x.shape[1:])} values, the network takes {prod(graph.input_shape)}"
         raise InputError(f"--dataset {inputs.dataset}", what, "choose the data that the network was made for")
     _check_classes(inputs, [(index, int(data.y[index])) for index in indices], prod(graph.output_shape))
+    return data, indices
+
+
+def _inputs(inputs: Inputs, graph: Graph) -> Callable[[int], LoadedQuery]:
     from verifier.specs.robustness import robustness
 
+    data, indices = _data(inputs, graph)
     clip = (0.0, 1.0) if inputs.clip else None
 
     def query(number: int) -> LoadedQuery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,16 @@ class Inputs:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     folder: Path | None
+
+    def choice(self) -> dict[str, Any]:
+        """The fields that describe which inputs are meant and how far apart two of them are, without a radius."""
+        return {
+            "dataset": self.dataset,
+            "norm": self.norm,
+            "clip": self.clip,
+            "mean": self.mean,
+            "std": self.std,
+        }
 
     def spec(self, number: int, label: int | None) -> dict[str, Any]:
         """The JSON field ``spec`` of one of the queries, whose input has a label (None where it is not known yet)."""
@@ -89,8 +99,13 @@ def query_flags(
     return {**flags, "--no-clip": no_clip or None, "--data-dir": data_dir}
 
 
-def choose(spec: Path | None, dataset: str | None, flags: Mapping[str, Any]) -> Path | Inputs:
+def choose(
+    spec: Path | None, dataset: str | None, flags: Mapping[str, Any], needed: Sequence[str] = ("--index", "--epsilon")
+) -> Path | Inputs:
     """What is asked: the specification, or the inputs that ``flags`` (by their names on the command line) describe.
+
+    Args:
+        needed: flags that have to be given with a data set; without ``--epsilon`` the radius is 0.
 
     Raises:
         InputError: both or neither is given, a flag is missing, has a bad value, or has no meaning beside the other.
@@ -104,7 +119,7 @@ def choose(spec: Path | None, dataset: str | None, flags: Mapping[str, Any]) -> 
         return spec
     if spec is not None:
         raise InputError(f"--dataset {dataset}", f"a specification is given as well ({spec})", "leave one of them out")
-    missing = [flag for flag in ("--index", "--epsilon") if flags[flag] is None]
+    missing = [flag for flag in needed if flags[flag] is None]
     if missing:
         raise InputError(missing[0], "is missing", f"--dataset needs it: {_SUCH_AS[missing[0]]}")
     from verifier.specs.datasets import parse_index  # numpy behind it
@@ -113,7 +128,7 @@ def choose(spec: Path | None, dataset: str | None, flags: Mapping[str, Any]) -> 
         dataset,
         flags["--index"],
         tuple(parse_index(flags["--index"], _MOST)),
-        parse_epsilon(flags["--epsilon"]),
+        parse_epsilon(flags["--epsilon"] or "0"),
         parse_norm(flags["--norm"] or "inf"),
         parse_targets(flags["--targets"] or "all"),
         not flags["--no-clip"],
