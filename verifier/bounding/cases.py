@@ -38,9 +38,9 @@ class CaseOptions:
         chunk_bytes: memory that the coefficients of one chunk of leaves take.
     """
 
-    rounds: int = 6
+    rounds: int = 8
     ascent: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=8, step=0.1, decay=0.8, multiplier_step=0.05, cut_step=1.0)
+        default_factory=lambda: AscentOptions(iterations=8, step=0.2, decay=0.8, multiplier_step=0.05, cut_step=2.0)
     )
     chunk_bytes: int = 8 << 20
 

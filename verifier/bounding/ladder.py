@@ -72,7 +72,7 @@ class LadderOptions:
     joint: KReluOptions = field(default_factory=KReluOptions)
     joint_intermediate: IntermediateOptions = field(
         default_factory=lambda: IntermediateOptions(
-            ascent=AscentOptions(iterations=60, step=0.25, decay=0.965, cut_step=0.3)
+            ascent=AscentOptions(iterations=15, step=0.25, decay=0.87, cut_step=0.3)
         )
     )
     joint_final: AscentOptions = field(
@@ -243,8 +243,7 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
         return WindowPoint(cast(dual.point)) if isinstance(dual, WindowPoint) else cast(dual)
 
     steps = {
-        name: tuple((rows, cast_any(dual)) for rows, dual in taken)
-        for name, taken in evidence.relaxation.steps.items()
+        name: tuple((rows, cast_any(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
     }
     graph, region = problem.graph, problem.region
     join = join_again(graph, region, evidence.relaxation.cuts)
