@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -67,6 +67,7 @@ class Row:
     Args:
         margin: certified; None for an attack.
         verified: for an attack, whether it found no counterexample.
+        seconds, cpu: by the clock, and of all cores together.
     """
 
     network: str
@@ -75,6 +76,7 @@ class Row:
     epsilon: float
     verified: bool
     seconds: float
+    cpu: float
     margin: float | None = None
     key: tuple[str, int, str, float] = field(init=False, repr=False, compare=False)
 
@@ -131,12 +133,12 @@ def count(
 
 
 def _run(graph: Graph, name: str, index: int, spec, epsilon: float, method: str, timeout: float | None) -> Row:
-    begun = perf_counter()
+    begun, worked = perf_counter(), process_time()
     if method == ATTACK:  # after intervals, which say nothing here
         broken = isinstance(verify(graph, spec, method="ibp", timeout=timeout), Falsified)
-        return Row(name, index, method, epsilon, not broken, perf_counter() - begun)
+        return Row(name, index, method, epsilon, not broken, perf_counter() - begun, process_time() - worked)
     margin = min(float(part.min()) for part in bounds(graph, spec, method, timeout=timeout))
-    return Row(name, index, method, epsilon, margin > 0, perf_counter() - begun, margin)
+    return Row(name, index, method, epsilon, margin > 0, perf_counter() - begun, process_time() - worked, margin)
 
 
 def tabulate(name: str, rows: Iterable[Row], known: Published, images: int, methods: Sequence[str]) -> Table:
@@ -147,33 +149,26 @@ def tabulate(name: str, rows: Iterable[Row], known: Published, images: int, meth
     scaled = "" if images == ALL else f", scaled from {ALL} to {images} images"
     title = f"{name}, epsilon {known.epsilon}, first {images} images: verified of those classified correctly"
     table = Table(title=title, caption=f"published{scaled}; seconds of CROWN, attack and method together")
-    columns = (
-        "method",
-        "correct",
-        "verified",
-        "run",
-        "median s",
-        "mean s",
-        "published",
-        "verified",
-        "mean s",
-        "time ratio",
-    )
+    columns = ("method", "correct", "verified", "run", "median s", "mean s", "mean CPU s")
+    columns += ("published", "verified", "mean s", "time ratio")
     for column in columns:
         table.add_column(column, justify="right")
     share = images / ALL
     for method in (CROWN, *methods):
-        seconds = [sum(r.seconds for m, r in one.items() if m in (CROWN, ATTACK, method)) for one in by_image.values()]
-        if method == CROWN:
-            seconds = [one[CROWN].seconds for one in by_image.values()]
+        taken = (CROWN,) if method == CROWN else (CROWN, ATTACK, method)
+        spent = [[row for name, row in one.items() if name in taken] for one in by_image.values()]
+        seconds = [sum(row.seconds for row in one) for one in spent]
         verified = sum(one[CROWN].verified or (method in one and one[method].verified) for one in by_image.values())
         run = sum(method in one for one in by_image.values())
-        ours = (method, str(len(by_image)), str(verified), str(run))
-        spent = (f"{median(seconds):.2f}", f"{mean(seconds):.2f}") if seconds else ("", "")
-        table.add_row(*ours, *spent, *_beside(known.counts.get(method), share, mean(seconds) if seconds else None))
+        times = ("", "", "")
+        if seconds:
+            cpu = mean(sum(row.cpu for row in one) for one in spent)
+            times = (f"{median(seconds):.2f}", f"{mean(seconds):.2f}", f"{cpu:.2f}")
+        beside = _beside(known.counts.get(method), share, mean(seconds) if seconds else None)
+        table.add_row(method, str(len(by_image)), str(verified), str(run), *times, *beside)
     robust = sum(one[CROWN].verified or one[ATTACK].verified for one in by_image.values())
     table.add_row(
-        "not broken", str(len(by_image)), str(robust), *[""] * 3, "attack", f"{known.attacked * share:.1f}", "", ""
+        "not broken", str(len(by_image)), str(robust), *[""] * 4, "attack", f"{known.attacked * share:.1f}", "", ""
     )
     return table
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.laws.networks import case, mlp
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.cases import CaseOptions, case_bounds, distinguish, pick_rows
+from verifier.bounding.cases import CaseOptions, case_bounds, distinguish, numbers, pick_rows
 from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
 from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_groups
@@ -130,6 +130,19 @@ def test_a_split_puts_both_sides_among_the_leaves():
     assert splits == int((known[0] <= 0).sum()) > 0
     assert all(len(m) == known[0].numel() + splits for m in point.point.multipliers.values())
     assert bool((bound >= known[0].minimum(bound)).all())
+
+
+def test_trees_stay_within_the_budget():
+    graph, region = _small()
+    relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    objective = _outputs(graph, 1)
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=1))
+    roots = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, budget=0))
+    assert roots[1].splits == ()
+    torch.testing.assert_close(roots[0], known[0])
+    room = 2 * numbers(roots[1].point)
+    _, point = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, budget=room))
+    assert point.splits and numbers(point.point) <= room
 
 
 def test_rows_are_picked_with_all_their_arguments():

@@ -36,6 +36,8 @@ class CaseOptions:
         rounds: in each one the worse half of every row's leaves is split.
         ascent: of every new leaf, from its parent's dual point.
         chunk_bytes: memory that the coefficients of one chunk of leaves take.
+        budget: numbers that the dual points of all leaves on the box of one node may be; a round that would need more
+            is left out.
     """
 
     rounds: int = 8
@@ -43,6 +45,7 @@ class CaseOptions:
         default_factory=lambda: AscentOptions(iterations=8, step=0.2, decay=0.8, multiplier_step=0.05, cut_step=2.0)
     )
     chunk_bytes: int = 8 << 20
+    budget: int = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,10 @@ def distinguish(
     leaves, rounds = frame.roots(bound, dual), []
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
     for _ in range(options.rounds):
-        found = []
-        for slots in _worse_half(leaves).split(size):
+        chosen, found = _worse_half(leaves), []
+        if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
+            break
+        for slots in chosen.split(size):
             if deadline is not None and monotonic() > deadline:
                 break
             parents = leaves.select(slots)
@@ -103,6 +108,12 @@ def distinguish(
             rounds.append((slots, column))
             leaves = leaves.grown(slots, children)
     return _least(leaves, bound), CasePoint(tuple(rounds), leaves.dual, dual.cut_multipliers)
+
+
+def numbers(dual: DualPoint) -> int:
+    """How many numbers the weights and multipliers of a dual point are."""
+    weights = sum(w.numel() for pair in dual.weights.values() for w in pair if w is not None)
+    return weights + sum(m.numel() for part in (dual.multipliers, dual.cut_multipliers) for m in part.values())
 
 
 def pick_rows(dual: DualPoint, index: Tensor) -> DualPoint:

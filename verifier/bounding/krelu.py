@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
-from verifier.bounding.cases import CaseOptions, distinguish, pick_rows
+from verifier.bounding.cases import CaseOptions, distinguish, numbers, pick_rows
 from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.intermediate import (
     IntermediateOptions,
@@ -90,8 +90,8 @@ def by_dual_with_cuts(
         each = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
         rows = _by_area(box, wanted(box))
         count = min(rows.shape[1], options.budget // (2 * box.batch * each)) if each else 0
-        for part, cuts, numbers in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
-            size = rows_per_chunk(graph, name, box, options.chunk_bytes, numbers)
+        for part, cuts, more in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
+            size = rows_per_chunk(graph, name, box, options.chunk_bytes, more)
             for chunk in part.split(size, dim=1) if part.numel() else ():
                 if deadline is not None and monotonic() > deadline:
                     return box, steps
@@ -119,7 +119,9 @@ def _by_cases(
 ) -> tuple[Box, Steps]:
     """Tighten what ascent has left open by case distinctions, from the dual points that it found."""
     box, steps = found
-    for rows, dual in steps if options is not None else ():
+    if options is None:
+        return found
+    for rows, dual in steps:
         if not isinstance(dual, DualPoint) or not dual.cut_multipliers:
             continue
         chosen = wanted_rows(flat(wanted(box)).gather(1, rows))
@@ -131,7 +133,9 @@ def _by_cases(
         now = replace(relaxation, boxes={**relaxation.boxes, name: box})
         objective = unit_rows(graph, name, some, box.lower.dtype)
         bound, point = distinguish(graph, region, now, objective, known, options, deadline)
-        box, steps = intersect_rows(box, some, bound), (*steps, (some, point))
+        if point.splits:
+            box, steps = intersect_rows(box, some, bound), (*steps, (some, point))
+            options = replace(options, budget=options.budget - numbers(point.point))
     return box, steps
 
 
