@@ -46,7 +46,7 @@ def _outputs(graph: Graph, batch: int) -> Objective:
     return Objective(graph.output, C.expand(batch, *C.shape[1:]), torch.zeros(batch, 2 * size).double())
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     name=st.sampled_from(("mlp", "prelu", "cnn", "residual", "tangle")),
     kind=st.sampled_from(("box", "l2")),
@@ -67,7 +67,7 @@ def test_trees_hold_and_are_no_looser_than_their_roots(name: str, kind: str, see
     torch.testing.assert_close(torch.maximum(again, known[0]), torch.maximum(bound, known[0]), rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32), scale=st.floats(0.1, 3.0))
 def test_every_value_of_the_leaves_arguments_is_sound(seed: int, scale: float):
     """Weights, multipliers of splits and factors of cuts are drawn at random after the trees have grown."""
