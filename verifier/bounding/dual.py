@@ -69,6 +69,27 @@ class WindowPoint:
 
 
 @dataclass(frozen=True)
+class CasePoint:
+    """Dual points for the cases that trees distinguish, one tree for each of N rows (see `verifier.bounding.cases`).
+
+    Args:
+        splits: leaves and neurons (M,), round by round. Leaf i < N starts as row i without any assumption. A split
+            turns a leaf into the case that the neuron's input is not negative; that it is not positive becomes a new
+            leaf, after all others. Neurons count through all activations below the rows that can be split.
+        point: of the leaves, (L, 1, *X); on each activation with cuts its only multiplier is a factor on `pushed`.
+        pushed: multipliers of cuts (B, S, ...) of the rows.
+    """
+
+    splits: tuple[tuple[Tensor, Tensor], ...]
+    point: DualPoint
+    pushed: Mapping[str, Tensor]
+
+
+#: how some entries of a node were bounded
+AnyPoint = DualPoint | WindowPoint | CasePoint
+
+
+@dataclass(frozen=True)
 class Split:
     """Constraints ``sign * (x - point) >= 0`` on the entries of a node's value, which a subproblem assumes.
 
@@ -116,7 +137,7 @@ class Relaxation:
 
     boxes: Mapping[str, Box]
     envelopes: Mapping[str, Envelope]
-    steps: Mapping[str, tuple[tuple[Tensor, DualPoint | WindowPoint], ...]] = field(default_factory=dict)
+    steps: Mapping[str, tuple[tuple[Tensor, AnyPoint], ...]] = field(default_factory=dict)
     splits: Mapping[str, Split] = field(default_factory=dict)
     cuts: Mapping[str, JointBound] = field(default_factory=dict)
 

@@ -16,7 +16,18 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend, climb
-from verifier.bounding.dual import DualPoint, Objective, Relaxation, Slopes, WindowPoint, fixed_point, lower_bound
+from verifier.bounding.cases import case_bounds
+from verifier.bounding.dual import (
+    AnyPoint,
+    CasePoint,
+    DualPoint,
+    Objective,
+    Relaxation,
+    Slopes,
+    WindowPoint,
+    fixed_point,
+    lower_bound,
+)
 from verifier.bounding.first_layer import first_layer
 from verifier.bounding.interval import step
 from verifier.bounding.window_shapes import largest_window
@@ -39,7 +50,7 @@ LEAST_ROWS = 32
 #: bounds of rows and of their negatives, and the dual point behind them
 Bounded = tuple[Tensor, DualPoint | WindowPoint]
 #: what tightened a node's box: rows (B, R) whose values and negatives were bounded, and the dual point (2R rows)
-Steps = tuple[tuple[Tensor, DualPoint | WindowPoint], ...]
+Steps = tuple[tuple[Tensor, AnyPoint], ...]
 #: (node name, relaxation so far, bool (B, *X) of the entries that matter) -> tighter box and the steps that prove it
 Tighten = Callable[[str, Relaxation, Callable[[Box], Tensor]], tuple[Box, Steps]]
 #: (activation, relaxation of all that comes before it) -> cuts on its neurons, or None
@@ -212,12 +223,15 @@ def both_sides(
 
 
 def unit_bounds(
-    graph: Graph, region: Region, relaxation: Relaxation, name: str, rows: Tensor, dual: DualPoint | WindowPoint
+    graph: Graph, region: Region, relaxation: Relaxation, name: str, rows: Tensor, dual: AnyPoint
 ) -> Tensor:
     """Lower bounds (B, 2R) of the entries `rows` (B, R) of a node and of their negatives at a dual point.
 
     At CROWN's own point rows of convolutions go through windows where these are small; the values are the same.
     """
+    if isinstance(dual, CasePoint):
+        objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)
+        return case_bounds(graph, region, relaxation, objective, dual)
     if isinstance(dual, WindowPoint) or not dual.weights:
         if isinstance(region, Box) and largest_window(graph, region, name) is not None:
             entries = WindowRows(graph, region, relaxation, name, rows)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
-from verifier.bounding.dual import Relaxation
+from verifier.bounding.cases import CaseOptions, distinguish, numbers, pick_rows
+from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.intermediate import (
     IntermediateOptions,
     Join,
@@ -27,6 +28,7 @@ from verifier.bounding.intermediate import (
     intersect_rows,
     rows_per_chunk,
     unit_rows,
+    wanted_rows,
 )
 from verifier.bounding.octahedra import OctahedraOptions, Weights, each, octahedra
 from verifier.graph.ir import Graph, Node
@@ -60,6 +62,7 @@ class KReluOptions:
     )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
+    cases: CaseOptions | None = field(default_factory=CaseOptions)
 
 
 def by_dual_with_cuts(
@@ -87,8 +90,8 @@ def by_dual_with_cuts(
         each = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
         rows = _by_area(box, wanted(box))
         count = min(rows.shape[1], options.budget // (2 * box.batch * each)) if each else 0
-        for part, cuts, numbers in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
-            size = rows_per_chunk(graph, name, box, options.chunk_bytes, numbers)
+        for part, cuts, more in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
+            size = rows_per_chunk(graph, name, box, options.chunk_bytes, more)
             for chunk in part.split(size, dim=1) if part.numel() else ():
                 if deadline is not None and monotonic() > deadline:
                     return box, steps
@@ -99,9 +102,41 @@ def by_dual_with_cuts(
                 else:
                     found = both_sides(graph, region, now, name, chunk, intermediate.slopes, ascent, deadline)
                 box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
-        return box, steps
+        return _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, deadline)
 
     return tighten
+
+
+def _by_cases(
+    graph: Graph,
+    region: Region,
+    name: str,
+    relaxation: Relaxation,
+    found: tuple[Box, Steps],
+    wanted: Callable[[Box], Tensor],
+    options: CaseOptions | None,
+    deadline: float | None,
+) -> tuple[Box, Steps]:
+    """Tighten what ascent has left open by case distinctions, from the dual points that it found."""
+    box, steps = found
+    if options is None:
+        return found
+    for rows, dual in steps:
+        if not isinstance(dual, DualPoint) or not dual.cut_multipliers:
+            continue
+        chosen = wanted_rows(flat(wanted(box)).gather(1, rows))
+        if chosen.shape[1] == 0 or (deadline is not None and monotonic() > deadline):
+            continue
+        some = rows.gather(1, chosen)
+        ends = torch.cat([flat(box.lower).gather(1, some), -flat(box.upper).gather(1, some)], 1)
+        known = ends, pick_rows(dual, torch.cat([chosen, chosen + rows.shape[1]], 1))
+        now = replace(relaxation, boxes={**relaxation.boxes, name: box})
+        objective = unit_rows(graph, name, some, box.lower.dtype)
+        bound, point = distinguish(graph, region, now, objective, known, options, deadline)
+        if point.splits:
+            box, steps = intersect_rows(box, some, bound), (*steps, (some, point))
+            options = replace(options, budget=options.budget - numbers(point.point))
+    return box, steps
 
 
 def _by_area(box: Box, wanted: Tensor) -> Tensor:

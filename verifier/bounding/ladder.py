@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.dual import DualPoint, Relaxation, WindowPoint, lower_bound
+from verifier.bounding.dual import AnyPoint, CasePoint, DualPoint, Relaxation, WindowPoint, lower_bound
 from verifier.bounding.intermediate import (
     IntermediateOptions,
     Join,
@@ -72,7 +72,7 @@ class LadderOptions:
     joint: KReluOptions = field(default_factory=KReluOptions)
     joint_intermediate: IntermediateOptions = field(
         default_factory=lambda: IntermediateOptions(
-            ascent=AscentOptions(iterations=60, step=0.25, decay=0.965, cut_step=0.3)
+            ascent=AscentOptions(iterations=15, step=0.25, decay=0.87, cut_step=0.3)
         )
     )
     joint_final: AscentOptions = field(
@@ -232,14 +232,18 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
 
     def cast(dual: DualPoint) -> DualPoint:
         weights = {n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()}
-        return DualPoint(weights, cut_multipliers={n: m.to(dtype) for n, m in dual.cut_multipliers.items()})
+        multipliers, on_cuts = (
+            {n: m.to(dtype) for n, m in some.items()} for some in (dual.multipliers, dual.cut_multipliers)
+        )
+        return DualPoint(weights, multipliers, on_cuts)
 
-    def cast_either(dual: DualPoint | WindowPoint) -> DualPoint | WindowPoint:
+    def cast_any(dual: AnyPoint) -> AnyPoint:
+        if isinstance(dual, CasePoint):
+            return CasePoint(dual.splits, cast(dual.point), {n: m.to(dtype) for n, m in dual.pushed.items()})
         return WindowPoint(cast(dual.point)) if isinstance(dual, WindowPoint) else cast(dual)
 
     steps = {
-        name: tuple((rows, cast_either(dual)) for rows, dual in taken)
-        for name, taken in evidence.relaxation.steps.items()
+        name: tuple((rows, cast_any(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
     }
     graph, region = problem.graph, problem.region
     join = join_again(graph, region, evidence.relaxation.cuts)

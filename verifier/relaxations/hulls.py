@@ -8,6 +8,7 @@ Axes: N groups, V points, F directions, k neurons of a group; a point is (output
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
 import numpy as np
@@ -30,20 +31,26 @@ def facets(points: Tensor) -> Tensor:
     Left out are facets of a single neuron, which its lines know, and of inputs alone, which follow from the layers
     before. Groups with fewer facets are filled up with zeros; one whose points are too flat for Qhull has none.
     """
-    from scipy.spatial import ConvexHull, QhullError  # takes .2 s to import
-
     owners, normals = [], []
-    for number, cloud in enumerate(points.double().cpu().numpy()):
-        try:
-            equations = ConvexHull(cloud).equations
-        except QhullError:
-            continue
-        owners.append(np.full(len(equations), number))
-        normals.append(equations[:, :-1])
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Qhull runs without Python's lock
+        found = pool.map(_normals, points.double().cpu().numpy())
+        for number, facets_of_one in enumerate(found):
+            owners.append(np.full(len(facets_of_one), number))
+            normals.append(facets_of_one)
     width = points.shape[2]
-    if not normals:
+    if not any(map(len, normals)):
         return points.new_zeros(len(points), 0, width)
     return _by_owner(*_distinct(np.concatenate(owners), np.concatenate(normals)), len(points)).to(points)
+
+
+def _normals(cloud: np.ndarray) -> np.ndarray:
+    """Outward normals (F, 2k) of the facets of the hull of points (V, 2k), as Qhull proposes them."""
+    from scipy.spatial import ConvexHull, QhullError  # takes .2 s to import
+
+    try:
+        return ConvexHull(cloud).equations[:, :-1]
+    except QhullError:
+        return np.empty((0, cloud.shape[1]))
 
 
 def _distinct(owner: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

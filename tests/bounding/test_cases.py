@@ -1,0 +1,183 @@
+"""Case distinctions: trees cover everything, are no looser than their roots, and are exact where they decide all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.laws.networks import case, mlp
+from verifier.bounding.ascent import AscentOptions, ascend
+from verifier.bounding.cases import CaseOptions, case_bounds, distinguish, numbers, pick_rows
+from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation
+from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
+from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_groups
+from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate
+from verifier.bounding.rows import stack_rows
+from verifier.graph.ir import Graph
+from verifier.operators import evaluate, evaluate_all, place
+from verifier.relaxations.groups import GroupOptions
+from verifier.specs.property import Polytope, Property
+from verifier.specs.region import Box, Region
+
+SLACK = 1e-9
+OPTIONS = CaseOptions(
+    rounds=4, ascent=AscentOptions(iterations=4, multiplier_step=0.05, cut_step=1.0), chunk_bytes=4096
+)
+
+
+def _cut_relaxation(graph: Graph, region: Region) -> Relaxation:
+    options = KReluOptions(GroupOptions(2, 6, 1, least_area=0.0), cases=None)
+    ascent = IntermediateOptions(ascent=AscentOptions(iterations=4))
+    return relax_network(
+        graph, region, by_dual_with_cuts(graph, region, ascent, options), join_groups(graph, region, options)
+    )
+
+
+def _outputs(graph: Graph, batch: int) -> Objective:
+    """Every output and its negative."""
+    size = torch.Size(graph.output_shape).numel()
+    unit = torch.eye(size).double()
+    C = torch.cat([unit, -unit]).reshape(1, 2 * size, *graph.output_shape)
+    return Objective(graph.output, C.expand(batch, *C.shape[1:]), torch.zeros(batch, 2 * size).double())
+
+
+@settings(max_examples=6)
+@given(
+    name=st.sampled_from(("mlp", "prelu", "cnn", "residual", "tangle")),
+    kind=st.sampled_from(("box", "l2")),
+    seed=st.integers(0, 2**32),
+)
+def test_trees_hold_and_are_no_looser_than_their_roots(name: str, kind: str, seed: int):
+    problem = case(name, kind, seed, radius=0.5)
+    graph, region = problem.graph, problem.region
+    relaxation = _cut_relaxation(graph, region)
+    x = region.sample(256, problem.generator)
+    objective = _outputs(graph, x.shape[1])
+    values = evaluate(graph, x.flatten(0, 1)).unflatten(0, x.shape[:2]).flatten(2)  # (256, B, n)
+    least = torch.cat([values, -values], 2).amin(0)
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
+    bound, point = distinguish(graph, region, relaxation, objective, known, OPTIONS)
+    assert bool((bound <= least + SLACK).all())
+    again = case_bounds(graph, region, relaxation, objective, point, chunk_bytes=2048)
+    torch.testing.assert_close(torch.maximum(again, known[0]), torch.maximum(bound, known[0]), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**32), scale=st.floats(0.1, 3.0))
+def test_every_value_of_the_leaves_arguments_is_sound(seed: int, scale: float):
+    """Weights, multipliers of splits and factors of cuts are drawn at random after the trees have grown."""
+    problem = case("mlp", "box", seed, radius=0.5)
+    graph, region = problem.graph, problem.region
+    relaxation = _cut_relaxation(graph, region)
+    x = region.sample(256, problem.generator)
+    objective = _outputs(graph, x.shape[1])
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
+    _, point = distinguish(graph, region, relaxation, objective, known, OPTIONS)
+    values = evaluate(graph, x.flatten(0, 1)).unflatten(0, x.shape[:2]).flatten(2)
+    least = torch.cat([values, -values], 2).amin(0)
+
+    def drawn(like: torch.Tensor, most: float) -> torch.Tensor:
+        return most * torch.rand(like.shape, generator=problem.generator, dtype=like.dtype)
+
+    dual = DualPoint(
+        {
+            n: (None if a is None else drawn(a, 1), None if b is None else drawn(b, 1))
+            for n, (a, b) in point.point.weights.items()
+        },
+        {n: drawn(m, scale) for n, m in point.point.multipliers.items()},
+        {n: drawn(m, scale) for n, m in point.point.cut_multipliers.items()},
+    )
+    assert bool((case_bounds(graph, region, relaxation, objective, replace(point, point=dual)) <= least + SLACK).all())
+
+
+def _small() -> tuple[Graph, Region]:
+    graph = place(mlp(np.random.default_rng(1), lambda b, x: b.relu(x), (3, 5, 2)))
+    return graph, Box(-torch.ones(1, 1, 3).double(), torch.ones(1, 1, 3).double())
+
+
+def test_trees_that_decide_all_neurons_reach_the_exact_minimum():
+    graph, region = _small()
+    relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    objective = _outputs(graph, 1)
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=1))
+    deep = CaseOptions(
+        rounds=12, ascent=AscentOptions(iterations=200, step=0.05, decay=0.98, multiplier_step=0.05, patience=200)
+    )
+    bound, _ = distinguish(graph, region, relaxation, objective, known, deep)
+    grid = torch.cartesian_prod(*[torch.linspace(-1, 1, 41).double()] * 3).unsqueeze(1)
+    values = evaluate(graph, grid).flatten(1)
+    least = torch.cat([values, -values], 1).amin(0)
+    open_rows = (known[0][0] <= 0) & (least < 0)  # those above zero are left alone
+    assert bool(open_rows.any())
+    assert bool((bound[0] <= least + SLACK).all())
+    assert float((least - bound[0])[open_rows].max()) < 0.05 * float((least - known[0][0])[open_rows].max())
+
+
+def test_a_split_puts_both_sides_among_the_leaves():
+    """A record with one split of one row: the bound is the least of both sides, each evaluated by itself."""
+    graph, region = _small()
+    relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    objective = _outputs(graph, 1)
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=1))
+    once = CaseOptions(rounds=1, ascent=AscentOptions(iterations=2, multiplier_step=0.05))
+    bound, point = distinguish(graph, region, relaxation, objective, known, once)
+    splits = sum(len(slots) for slots, _ in point.splits)
+    assert splits == int((known[0] <= 0).sum()) > 0
+    assert all(len(m) == known[0].numel() + splits for m in point.point.multipliers.values())
+    assert bool((bound >= known[0].minimum(bound)).all())
+
+
+def test_trees_stay_within_the_budget():
+    graph, region = _small()
+    relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    objective = _outputs(graph, 1)
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=1))
+    roots = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, budget=0))
+    assert roots[1].splits == ()
+    torch.testing.assert_close(roots[0], known[0])
+    room = 2 * numbers(roots[1].point)
+    _, point = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, budget=room))
+    assert point.splits and numbers(point.point) <= room
+
+
+def test_rows_are_picked_with_all_their_arguments():
+    dual = DualPoint({"a": (torch.arange(6.0).reshape(1, 3, 2), None)}, {}, {"a": torch.arange(3.0).reshape(1, 3, 1)})
+    some = pick_rows(dual, torch.tensor([[2, 0]]))
+    assert some.weights["a"][0].tolist() == [[[4.0, 5.0], [0.0, 1.0]]]  # type: ignore[union-attr]
+    assert some.weights["a"][1] is None and some.cut_multipliers["a"].flatten().tolist() == [2.0, 0.0]
+
+
+def _problem(dtype: torch.dtype) -> Problem:
+    graph = mlp(np.random.default_rng(3), lambda b, x: b.relu(x), (4, 10, 10, 2))
+    region = Box(-torch.ones(2, 1, 4).double(), torch.tensor([1.0, 0.5]).reshape(2, 1, 1).expand(2, 1, 4).double())
+    props = [
+        Property(region.select(torch.tensor([b])), (Polytope(np.array([[1.0, -1.0]]), np.zeros(1)),)) for b in (0, 1)
+    ]
+    return Problem(place(graph, dtype), region.to(dtype, "cpu"), stack_rows(graph, props, dtype, "cpu"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtype):
+    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS))
+    problem = _problem(dtype)
+    found = METHODS["k-relu"](problem, options, None)
+    assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
+    without = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=None)), None)
+    assert float((found.lower - without.lower).mean()) > 0
+    again = reevaluate(_problem(torch.float64), found)
+    values = evaluate_all(
+        _problem(torch.float64).graph,
+        _problem(torch.float64).region.sample(256, torch.Generator().manual_seed(0)).flatten(0, 1),
+    )
+    for name, box in again.relaxation.boxes.items():
+        tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+        torch.testing.assert_close(
+            box.lower, found.relaxation.boxes[name].lower.double(), rtol=tolerance, atol=tolerance
+        )
+        inside = values[name].unflatten(0, (256, 2))
+        assert bool((inside >= box.lower - SLACK).all() and (inside <= box.upper + SLACK).all())

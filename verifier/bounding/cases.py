@@ -1,0 +1,318 @@
+"""Case distinctions: bounds of a node's entries by the signs of a few neurons before them.
+
+A neuron on one side of its kink is linear, and the least bound of both sides is a bound. For its row a tree of cases is
+the exact hull of all neurons that it splits, over everything that is known of the network, where cuts know pairs or
+triples over their octahedra. Singh et al. 2019 (NeurIPS) and Mueller et al. 2022 (POPL) refine the first layers by
+mixed-integer programs; here every leaf is a dual point. Splits enter as in beta-CROWN (Wang et al. 2021, arXiv
+2103.06624), scores are BaBSR's (Bunel et al. 2020, arXiv 1909.06588).
+
+Axes: B batch, S rows, N all rows (B * S), L leaves of all trees, n neurons of an activation, K of all activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from verifier.bounding.ascent import AscentOptions, ancestors, ascend
+from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation, Split, linear_bound, lower_bound
+from verifier.graph.ir import Graph, Node
+from verifier.operators.table import OPERATORS
+from verifier.relaxations.cuts import Mixed, Push
+from verifier.specs.box import flat, flat_rows
+from verifier.specs.region import Box, Region
+
+
+@dataclass(frozen=True)
+class CaseOptions:
+    """How trees grow.
+
+    Args:
+        rounds: in each one the worse half of every row's leaves is split.
+        ascent: of every new leaf, from its parent's dual point.
+        chunk_bytes: memory that the coefficients of one chunk of leaves take.
+        budget: numbers that the dual points of all leaves on the box of one node may be; a round that would need more
+            is left out.
+    """
+
+    rounds: int = 8
+    ascent: AscentOptions = field(
+        default_factory=lambda: AscentOptions(iterations=8, step=0.2, decay=0.8, multiplier_step=0.05, cut_step=2.0)
+    )
+    chunk_bytes: int = 8 << 20
+    budget: int = 1 << 24
+
+
+@dataclass(frozen=True)
+class _Leaves:
+    """Leaves of trees: their rows (L,), counted through the batch; what each says of the K neurons, int8 (L, K): 1 or
+    -1 for the side of the kink, 0 for either; bounds (L,); and dual points (L, 1, *X)."""
+
+    owner: Tensor
+    sign: Tensor
+    bound: Tensor
+    dual: DualPoint
+
+    def select(self, index: Tensor) -> _Leaves:
+        return _Leaves(self.owner[index], self.sign[index], self.bound[index], _each(self.dual, lambda t: t[index]))
+
+    def grown(self, slots: Tensor, children: _Leaves) -> _Leaves:
+        """The first half of `children` in the place of the leaves that were split, the others after all."""
+        half = len(slots)
+
+        def put(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old.index_copy(0, slots, new[:half]), new[half:]])
+
+        dual = _zip(self.dual, children.dual, put)
+        parts = zip((self.owner, self.sign, self.bound), (children.owner, children.sign, children.bound), strict=True)
+        return _Leaves(*(put(old, new) for old, new in parts), dual)
+
+
+def distinguish(
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    objective: Objective,
+    known: tuple[Tensor, DualPoint],
+    options: CaseOptions,
+    deadline: float | None = None,
+) -> tuple[Tensor, CasePoint]:
+    """Bounds (B, S) of an objective's rows by trees of cases, and the trees.
+
+    Args:
+        known: bounds (B, S) of the rows and the dual point that gives them: the roots. A row above zero stays one.
+        deadline: `time.monotonic` value after which no tree grows any further.
+    """
+    bound, dual = known
+    frame = _Frame.of(graph, region, relaxation, objective, dual.cut_multipliers)
+    leaves, rounds = frame.roots(bound, dual), []
+    size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
+    for _ in range(options.rounds):
+        chosen, found = _worse_half(leaves), []
+        if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
+            break
+        for slots in chosen.split(size):
+            if deadline is not None and monotonic() > deadline:
+                break
+            parents = leaves.select(slots)
+            column, worth = frame.choose(parents)
+            slots, column, parents = slots[worth], column[worth], parents.select(worth)
+            if len(slots):
+                found.append((slots, column, frame.climbed(frame.halves(parents, column), options.ascent)))
+        for slots, column, children in found:
+            rounds.append((slots, column))
+            leaves = leaves.grown(slots, children)
+    return _least(leaves, bound), CasePoint(tuple(rounds), leaves.dual, dual.cut_multipliers)
+
+
+def numbers(dual: DualPoint) -> int:
+    """How many numbers the weights and multipliers of a dual point are."""
+    weights = sum(w.numel() for pair in dual.weights.values() for w in pair if w is not None)
+    return weights + sum(m.numel() for part in (dual.multipliers, dual.cut_multipliers) for m in part.values())
+
+
+def pick_rows(dual: DualPoint, index: Tensor) -> DualPoint:
+    """The dual point of some rows (B, R) of those that it has."""
+    element = torch.arange(len(index), device=index.device).unsqueeze(1)
+    return _each(dual, lambda t: t[element, index])
+
+
+def case_bounds(
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    objective: Objective,
+    point: CasePoint,
+    chunk_bytes: int = 8 << 20,
+) -> Tensor:
+    """Bounds (B, S) of an objective's rows by trees that are known: the least of their leaves' bounds.
+
+    That the leaves cover everything lies in the record: it says which leaf was split at which neuron, in order.
+    """
+    frame = _Frame.of(graph, region, relaxation, objective, point.pushed)
+    rows = objective.C.new_zeros(region.enclosing_box().batch, objective.C.shape[1])
+    leaves = frame.roots(rows, DualPoint())
+    owner, sign = leaves.owner, leaves.sign
+    for slots, column in point.splits:
+        below = sign[slots].scatter(1, column.unsqueeze(1), -1)
+        sign = torch.cat([sign.index_put((slots, column), sign.new_ones(())), below])
+        owner = torch.cat([owner, owner[slots]])
+    leaves = _Leaves(owner, sign, rows.new_zeros(len(owner)), point.point)
+    size = max(1, chunk_bytes // (frame.width() * rows.element_size()))
+    parts = torch.arange(len(owner), device=owner.device).split(size)
+    return _least(replace(leaves, bound=torch.cat([frame.bound(leaves.select(part)) for part in parts])), rows)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What all leaves share.
+
+    Args:
+        objective: all N rows as a batch of one row each.
+        element: (N,) the batch element of each row.
+        pushes: for each activation with cuts what the rows' multipliers add, (N, 1, n), (N, 1, n) and (N, 1).
+        nodes: activations that can be split, and where the neurons of each begin among the K.
+    """
+
+    graph: Graph
+    region: Region
+    relaxation: Relaxation
+    objective: Objective
+    element: Tensor
+    pushes: Mapping[str, Push]
+    nodes: tuple[tuple[Node, int], ...]
+
+    @classmethod
+    def of(
+        cls, graph: Graph, region: Region, relaxation: Relaxation, objective: Objective, pushed: Mapping[str, Tensor]
+    ) -> _Frame:
+        batch, rows = region.enclosing_box().batch, objective.C.shape[1]
+        C = objective.C.expand(batch, *objective.C.shape[1:]).flatten(0, 1).unsqueeze(1)
+        offset = None if objective.offset is None else objective.offset.expand(batch, rows).reshape(-1, 1)
+        below, nodes, start = ancestors(graph, objective.node), [], 0
+        for node in graph.nodes:
+            kinks = OPERATORS[node.op].kinks if node.op in OPERATORS else None
+            if node.name in below and kinks is not None and kinks(node) == (0.0,):
+                nodes.append((node, start))
+                start += prod(graph.shapes[node.name])
+        pushes = {}
+        for name, multipliers in pushed.items():
+            push = relaxation.cuts[name].push(multipliers, prod(graph.shapes[name]))
+            pushes[name] = tuple(part.flatten(0, 1).unsqueeze(1) for part in push)
+        element = torch.arange(batch, device=C.device).repeat_interleave(rows)
+        return cls(graph, region, relaxation, Objective(objective.node, C, offset), element, pushes, tuple(nodes))
+
+    def width(self) -> int:
+        """Numbers that a leaf takes in the widest layer."""
+        return max(prod(self.graph.shapes[name]) for name in ancestors(self.graph, self.objective.node))
+
+    def roots(self, bound: Tensor, dual: DualPoint) -> _Leaves:
+        """One leaf for each row."""
+        count = bound.numel()
+        dual = _each(replace(dual, cut_multipliers={}), lambda t: t.flatten(0, 1).unsqueeze(1))
+        multipliers = {
+            node.inputs[0]: bound.new_zeros(count, 1, *self.graph.shapes[node.inputs[0]]) for node, _ in self.nodes
+        }
+        cuts = {name: bound.new_ones(count, 1, 1) for name in self.pushes}
+        size = sum(prod(self.graph.shapes[node.name]) for node, _ in self.nodes)
+        sign = torch.zeros(count, size, dtype=torch.int8, device=bound.device)
+        owner = torch.arange(count, device=bound.device)
+        return _Leaves(owner, sign, bound.flatten(), DualPoint(dual.weights, multipliers, cuts))
+
+    def view(self, leaves: _Leaves) -> tuple[Region, Relaxation, Objective]:
+        """The leaves' cases as a batch."""
+        region, boxes, element = self.region, self.relaxation.boxes, self.element[leaves.owner]
+        if region.enclosing_box().batch > 1:
+            region = region.select(element)
+            boxes = {name: box if box.batch == 1 else box.select(element) for name, box in boxes.items()}
+        envelopes, splits = {}, {}
+        for node in self.graph.nodes:
+            if node.name in self.relaxation.envelopes:
+                envelopes[node.name] = OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
+        for node, start in self.nodes:
+            sign, source = self._sign(leaves, node, start), node.inputs[0]
+            if bool(sign.any()):
+                envelopes[node.name] = OPERATORS[node.op].envelope(node, _confined(boxes[source], sign))  # type: ignore[misc]
+                splits[source] = Split(sign.to(boxes[source].lower))
+        cuts = {name: Mixed(*(part[leaves.owner] for part in push)) for name, push in self.pushes.items()}
+        offset = None if self.objective.offset is None else self.objective.offset[leaves.owner]
+        objective = Objective(self.objective.node, self.objective.C[leaves.owner], offset)
+        return region, Relaxation(boxes, envelopes, splits=splits, cuts=cuts), objective
+
+    def _sign(self, leaves: _Leaves, node: Node, start: int) -> Tensor:
+        shape = self.graph.shapes[node.name]
+        return leaves.sign[:, start : start + prod(shape)].reshape(-1, *shape)
+
+    def bound(self, leaves: _Leaves) -> Tensor:
+        """Bounds (L,) at the leaves' own dual points."""
+        region, relaxation, objective = self.view(leaves)
+        return lower_bound(self.graph, region, relaxation, objective, _within(leaves.dual, relaxation))[:, 0]
+
+    def climbed(self, leaves: _Leaves, options: AscentOptions) -> _Leaves:
+        """The leaves after some steps of ascent."""
+        region, relaxation, objective = self.view(leaves)
+        start = _within(leaves.dual, relaxation)
+        bound, dual = ascend(self.graph, region, relaxation, objective, options, start=start)
+        multipliers = {**leaves.dual.multipliers, **dual.multipliers}
+        return replace(leaves, bound=bound[:, 0], dual=replace(dual, multipliers=multipliers))
+
+    @torch.no_grad()
+    def choose(self, leaves: _Leaves) -> tuple[Tensor, Tensor]:
+        """For each leaf the neuron (L,) whose upper line costs most, and the indices of the leaves that have one."""
+        region, relaxation, objective = self.view(leaves)
+        found: dict[str, Tensor] = {}
+
+        def watch(node: Node, A: Tensor) -> None:
+            found[node.name] = flat_rows(A)[:, 0]
+
+        dual = _within(leaves.dual, relaxation)
+        linear_bound(self.graph, relaxation.envelopes, objective, dual, relaxation.splits, watch, relaxation.cuts)
+        scores = []
+        for node, start in self.nodes:
+            box, sign = relaxation.boxes[node.inputs[0]], flat(self._sign(leaves, node, start))
+            low, high = flat(box.lower), flat(box.upper)
+            area = torch.where((low < 0) & (high > 0), -low * high / (high - low), 0.0)
+            scores.append(found[node.name].clamp(max=0).neg() * area * (sign == 0))
+        score, column = torch.cat(scores, 1).max(1)
+        return column, (score > 0).nonzero()[:, 0]
+
+    @torch.no_grad()
+    def halves(self, leaves: _Leaves, column: Tensor) -> _Leaves:
+        """Both cases of each leaf at one neuron (L,): first those that it is not negative."""
+        sign, place = leaves.sign, column.unsqueeze(1)
+        sign = torch.cat([sign.scatter(1, place, 1), sign.scatter(1, place, -1)])
+        both = _each(leaves.dual, lambda t: torch.cat([t, t]))
+        return _Leaves(leaves.owner.repeat(2), sign, leaves.bound.repeat(2), both)
+
+
+def _confined(box: Box, sign: Tensor) -> Box:
+    """A box (B, *X) cut down to the side of zero that signs (L, *X) name; a case that cannot be is any interval."""
+    lower = torch.where(sign > 0, box.lower.clamp(min=0), box.lower)
+    upper = torch.where(sign < 0, box.upper.clamp(max=0), box.upper)
+    return Box(lower, torch.maximum(lower, upper))
+
+
+def _within(dual: DualPoint, relaxation: Relaxation) -> DualPoint:
+    """A dual point without multipliers of what is not split."""
+    return replace(dual, multipliers={n: m for n, m in dual.multipliers.items() if n in relaxation.splits})
+
+
+def _worse_half(leaves: _Leaves) -> Tensor:
+    """Of each row that is not above zero yet, the indices of the worse half of the leaves."""
+    order = leaves.bound.argsort(stable=True)
+    order = order[leaves.owner[order].argsort(stable=True)]  # by rows, the worst of each first
+    owner = leaves.owner[order]
+    count = torch.bincount(owner)
+    begin = count.cumsum(0) - count
+    rank = torch.arange(len(order), device=order.device) - begin[owner]
+    opened = leaves.bound[order][begin] <= 0  # of each row
+    return order[opened[owner] & (2 * rank < count[owner])]
+
+
+def _least(leaves: _Leaves, like: Tensor) -> Tensor:
+    """The least bound of each row's leaves, (B, S)."""
+    least = like.new_full((like.numel(),), torch.inf)
+    return least.scatter_reduce(0, leaves.owner, leaves.bound, "amin").reshape(like.shape)
+
+
+def _each(dual: DualPoint, change: Callable[[Tensor], Tensor]) -> DualPoint:
+    return _zip(dual, dual, lambda t, _: change(t))
+
+
+def _zip(one: DualPoint, other: DualPoint, join: Callable[[Tensor, Tensor], Tensor]) -> DualPoint:
+    """Two dual points of the same shape, tensor by tensor."""
+
+    def pair(name: str, side: int) -> Tensor | None:
+        x, y = one.weights[name][side], other.weights[name][side]
+        return None if x is None or y is None else join(x, y)
+
+    return DualPoint(
+        {name: (pair(name, 0), pair(name, 1)) for name in one.weights},
+        {name: join(m, other.multipliers[name]) for name, m in one.multipliers.items()},
+        {name: join(m, other.cut_multipliers[name]) for name, m in one.cut_multipliers.items()},
+    )
