@@ -12,6 +12,7 @@ from torch import Tensor
 from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, reevaluate
+from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
 from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
 from verifier.search.ledger import Ledger
@@ -90,8 +91,12 @@ class ActivationSplit:
         self._refined = True
         now = monotonic()
         end = now + (options.seconds if until is None else options.share * (until - now))
-        problem, exact = self._problems
-        self._boxes = refine(problem, exact, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
+        try:
+            self._boxes = refine(*self._problems, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return  # the search goes on over the boxes that it has
         self._begin()
 
     def step(self, parents: Batch, until: float | None) -> None:
