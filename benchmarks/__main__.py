@@ -3,7 +3,7 @@
     python -m benchmarks
 
 Each of them is a command of its own with more options: ``python -m benchmarks.bounds``, ``benchmarks.eran``,
-``benchmarks.planted`` and ``benchmarks.vnncomp``.
+``benchmarks.complete``, ``benchmarks.planted``, ``benchmarks.profile`` and ``benchmarks.vnncomp``.
 """
 
 from __future__ import annotations

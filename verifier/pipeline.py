@@ -40,6 +40,7 @@ from verifier.schedule import (
     rung_until,
     search_until,
     worthwhile,
+    worthwhile_search,
 )
 from verifier.search.branch_and_bound import Search, free_dimensions
 from verifier.search.memory import Memory
@@ -167,7 +168,7 @@ class _Run:
         self.options, self.progress, self.watch = options, progress, watch
         self.memory, self.starved = Memory(options.memory), False
         self.deadline = None if options.timeout is None else self.started + options.timeout
-        self.rungs = ladder_of(options.method)
+        self.rungs = ladder_of(options.method, options.rungs)
         self.original, self.original_query = graph, resolve(prop, graph)
         self.graph, self.query = to_logits(graph, self.original_query)
         require_bound_rules(self.graph)
@@ -229,7 +230,7 @@ class _Run:
         """All rungs, until one of them decides or the time is over."""
         limit, counterexample = self.options.search.input_dimensions, None
         few_inputs = all(free_dimensions(prop.region) <= limit for prop in self.query.properties)
-        for name in worthwhile(self.rungs, self.graph, few_inputs):
+        for name in worthwhile(self.rungs, few_inputs):
             if self.late():
                 break
             with self.sparing():
@@ -337,7 +338,7 @@ class _Run:
 
         wanted = torch.tensor([number in self.open for number in batch.numbers])
         exact = batch.problem if self.dtype == torch.float64 else self.problem(batch.numbers, torch.float64)
-        options = self.memory.search(self.options.search, len(self.evidence))
+        options = self.memory.search(worthwhile_search(self.options.search, self.graph), len(self.evidence))
         if MILP in self.rungs:
             from verifier.search.milp import MilpSearch  # scipy's sparse matrices behind it
 

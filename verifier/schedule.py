@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 import torch
@@ -24,14 +24,12 @@ MILP = "milp"
 LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
 #: ladders by method: what comes before an attack is cheaper than it
 LADDERS = {
-    "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", "k-relu", SEARCH, ATTACK_AGAIN, SEARCH),
-    SEARCH: ("crown", "alpha-crown", "k-relu", SEARCH, ATTACK, SEARCH),
+    "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", SEARCH, ATTACK_AGAIN, SEARCH),
+    SEARCH: ("crown", "alpha-crown", SEARCH, ATTACK, SEARCH),
     MILP: ("crown", "alpha-crown", MILP, ATTACK, MILP),
 }
 #: rungs that a search by input splitting does not need
 ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown", "k-relu")
-#: rungs that measure as not worth their time before a search where there are convolutions
-ONLY_FOR_DENSE = ("k-relu",)
 #: bounding methods by name, those that need no solver
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: shares of the remaining time that rungs before a search may take, and seconds of it without a deadline
@@ -53,6 +51,7 @@ class VerifyOptions:
         dtype: ``auto`` or a torch dtype for bounding.
         seed: of the attack and of the points at which parity is checked.
         memory: bytes that the bounds and the open subproblems of a search may take.
+        rungs: what is tried, one after the other (see `LADDERS`); None for the method's own.
         ladder, attack, search: options of the rungs, of the attack and of branch and bound.
     """
 
@@ -62,6 +61,7 @@ class VerifyOptions:
     dtype: torch.dtype | None = None
     seed: int = 0
     memory: int = 4 << 30
+    rungs: tuple[str, ...] | None = None
     ladder: LadderOptions = field(default_factory=LadderOptions)
     attack: PgdOptions = field(default_factory=PgdOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -77,13 +77,13 @@ def bounding_methods() -> tuple[str, ...]:
     return (*METHODS, *LINEAR_PROGRAMS)
 
 
-def ladder_of(method: str) -> tuple[str, ...]:
-    """The rungs of a method, one after the other.
+def ladder_of(method: str, rungs: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The rungs of a method, one after the other, or those that are given.
 
     Raises:
-        InputError: there is no such method, or what it needs is not installed.
+        InputError: there is no such method or rung, or what it needs is not installed.
     """
-    rungs = LADDERS.get(method) or (method, ATTACK)
+    rungs = rungs or LADDERS.get(method) or (method, ATTACK)
     for name in rungs:
         if name not in (ATTACK, ATTACK_AGAIN, SEARCH, MILP):
             bounding(name)
@@ -106,17 +106,21 @@ def bounding(name: str) -> Method:
     return RUNGS[name]
 
 
-def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str]:
-    """Of the rungs of a ladder with branch and bound those that pay on a network and its input sets.
+def worthwhile(rungs: Sequence[str], few_inputs: bool) -> list[str]:
+    """Of the rungs of a ladder with branch and bound those that pay on its input sets.
 
     Args:
         few_inputs: whether the search splits the input first.
     """
     if SEARCH not in rungs:
         return list(rungs)
+    return [name for name in rungs if not (few_inputs and name in ONLY_FOR_MANY_INPUTS)]
+
+
+def worthwhile_search(options: SearchOptions, graph: Graph) -> SearchOptions:
+    """Options of a search without what does not pay on a network: boxes are refined where all layers are dense."""
     convolutional = any(node.op == "conv" for node in graph.nodes)
-    left_out = (*ONLY_FOR_MANY_INPUTS * few_inputs, *ONLY_FOR_DENSE * convolutional)
-    return [name for name in rungs if name not in left_out]
+    return replace(options, root=None) if convolutional else options
 
 
 def rung_until(name: str, rungs: Sequence[str], deadline: float | None) -> float | None:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from benchmarks.vnncomp.queries import Instance
-
-if TYPE_CHECKING:
-    from benchmarks.vnncomp.tools import Tool
+from typing import Protocol, TypeVar
 
 #: how this project's own tool is called in rows and tables
 OWN = "verifier"
@@ -30,7 +25,8 @@ class Row:
         refutes: a ``sat`` whose witness an independent reading confirms although ``unsat`` was expected: the label
             does not belong to these files.
         tool: whose answer it is.
-        peak: MiB of memory at most, None in rows of earlier runs.
+        peak: MiB of memory at most, None where it was not measured.
+        subproblems: how many a search bounded, None where that is not known.
     """
 
     key: str
@@ -43,6 +39,7 @@ class Row:
     refutes: bool = False
     tool: str = OWN
     peak: float | None = None
+    subproblems: int | None = None
 
     @property
     def solved(self) -> bool:
@@ -53,8 +50,18 @@ class Row:
         return {self.verdict, self.expected} == {"sat", "unsat"} and not self.refutes
 
 
+class Keyed(Protocol):
+    """A query that rows can name."""
+
+    @property
+    def key(self) -> str: ...
+
+
+Q = TypeVar("Q", bound=Keyed)
+
+
 def run_all(
-    instances: Sequence[Instance], tools: Mapping[str, Tool], timeout: float, jobs: int, out: Path | None
+    instances: Sequence[Q], tools: Mapping[str, Callable[[Q, float], Row]], timeout: float, jobs: int, out: Path | None
 ) -> Iterator[Row]:
     """Rows in the order in which they finish; what `out` already holds is not run again.
 

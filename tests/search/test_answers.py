@@ -68,7 +68,7 @@ def test_a_planted_counterexample_is_never_proved_away(name: str, way: str, seed
     assert not bool(outcome(search).proved[0])
 
 
-@pytest.mark.parametrize("way", ["input", "both"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_conjunction_is_excluded_though_no_row_is_alone(way: str):
     """y0 <= a and -y0 <= -b with b > a is empty, and each row can be met by itself."""
     graph, box = network("mlp", seed=5)

@@ -12,8 +12,9 @@ from torch import Tensor
 from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, reevaluate
+from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
-from verifier.search.branching import at_kinks, choose, halves, scores, split_points, splits
+from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
 from verifier.search.ledger import Ledger
 from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
 from verifier.search.root import refine
@@ -90,8 +91,12 @@ class ActivationSplit:
         self._refined = True
         now = monotonic()
         end = now + (options.seconds if until is None else options.share * (until - now))
-        problem, exact = self._problems
-        self._boxes = refine(problem, exact, self._boxes, self.ledger.size, options, end)
+        try:
+            self._boxes = refine(*self._problems, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return  # the search goes on over the boxes that it has
         self._begin()
 
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
@@ -123,7 +128,14 @@ class ActivationSplit:
             values, _ = self._minimisers(linear, parents)
             others = tuple(scores(self.frame, pushed, watch, parents, x) for x in (values, kinks))
             scored = tuple(torch.where(blind.unsqueeze(1), b, a) for a, b in zip(scored, others, strict=True))
-        return halves(parents, choose(self.frame, parents, scored, at, self.options.branches), at)
+        return halves(parents, self._column(parents, scored, at), at)
+
+    def _column(self, parents: Batch, scored: tuple[Tensor, ...], at: Splits) -> Tensor:
+        """Where to split each parent, (N,), by the rule that was asked for."""
+        if self.options.branching == "filtered":
+            return choose(self.frame, parents, scored, at, self.options.branches)
+        score = scored[0] if self.options.branching == "scored" else parents["high"] - parents["low"]
+        return score.masked_fill(at.points.isnan(), -torch.inf).argmax(1)
 
     def _finish(self, ended: Batch, until: float | None) -> Batch:
         """Decide subproblems that cannot be split; those for which there was no time come back."""
@@ -150,12 +162,11 @@ class ActivationSplit:
         self.ledger.count(bounded=len(batch["bound"]))
         if self.options.refresh:
             batch = self._refresh(batch)
-        for stage in self.options.stages:
+        for number, stage in enumerate(self.options.stages):
             view = self.frame.view(batch)
             graph = self.frame.problem.graph
-            rows, dual = ascend(
-                graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=view.dual
-            )
+            start = view.dual if self.options.warm or number else None
+            rows, dual = ascend(graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=start)
             batch = self._settle(batch, rows.amax(1), dual)
             if len(batch["bound"]) == 0:
                 break

@@ -62,7 +62,7 @@ class Search:
     ):
         self.wanted = wanted = wanted.to(problem.rows.objective.C.device)
         few = free_dimensions(problem.region) <= options.input_dimensions
-        if few:
+        if few and options.splitting == "auto":
             options = replace(options, memory=options.memory // 2)  # each way has a store of its own
 
         def by_input() -> _Splitting:
@@ -71,7 +71,8 @@ class Search:
         def by_activation() -> _Splitting:
             return ActivationSplit(problem, exact, root, wanted, options, replay, watch)
 
-        self._ways: list[Callable[[], _Splitting]] = [by_input, by_activation] if few else [by_activation]
+        ways = {"input": [by_input], "activation": [by_activation], "auto": [by_input] * few + [by_activation]}
+        self._ways: list[Callable[[], _Splitting]] = ways[options.splitting]
         self._started: list[_Splitting] = []
         self._slice = _FIRST_SLICE
 

@@ -7,13 +7,16 @@ the two stays open.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 import torch
 
 from verifier.bounding.dual import DualPoint
 from verifier.bounding.lp.duals import Empty
+from verifier.bounding.lp.program import Program
 from verifier.bounding.lp.size import MOST_BYTES, estimate
+from verifier.bounding.lp.splits import SplitModel, SplitSolver
 from verifier.search.ledger import Ledger
 from verifier.search.programs import Programs
 from verifier.search.subproblem import Batch, Frame, in_precision, select
@@ -25,12 +28,13 @@ class Leaves:
     Args:
         frame: in float64.
         ledger: of the search, in any precision.
+        make: what solves the programs.
     """
 
-    def __init__(self, frame: Frame, ledger: Ledger):
+    def __init__(self, frame: Frame, ledger: Ledger, make: Callable[[Program], SplitSolver] = SplitModel):
         self._ledger = ledger
         fits = estimate(frame.problem.graph).bytes <= MOST_BYTES
-        self._programs = Programs(frame, frame.roots(DualPoint())) if fits else None
+        self._programs = Programs(frame, frame.roots(DualPoint()), make) if fits else None
 
     def finish(self, leaves: Batch, until: float | None) -> Batch:
         """Decide them one by one. Returns those that the time did not suffice for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -63,6 +64,10 @@ class SearchOptions:
         batch_bytes: memory that the rows of one batch take in the widest layer; small batches choose better.
         intermediate: how the boxes of a subproblem are tightened.
         input_dimensions: sets with at most this many free coordinates are split in the input first.
+        splitting: of inputs with few free coordinates and of activations in turn (``auto``), or of one of them alone.
+        branching: which activation is split: of the best few by their scores the one whose halves have the best bounds
+            (``filtered``), the best one by its score (``scored``), or the one of the widest interval (``widest``).
+        warm: whether a subproblem's line weights and multipliers begin where its parent's ended.
         branches: splits of a subproblem that are judged by the bounds of their children.
         refresh: whether pre-activations are bounded anew in every subproblem.
         stages: ascents on each subproblem; those that are closed take no part in the next stage.
@@ -75,6 +80,9 @@ class SearchOptions:
     batch_bytes: int = 256 << 10
     intermediate: IntermediateOptions = field(default_factory=IntermediateOptions)
     input_dimensions: int = 20
+    splitting: Literal["auto", "input", "activation"] = "auto"
+    branching: Literal["filtered", "scored", "widest"] = "filtered"
+    warm: bool = True
     branches: int = 6
     refresh: bool = False
     stages: tuple[AscentOptions, ...] = (

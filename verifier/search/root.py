@@ -27,9 +27,18 @@ from verifier.search.subproblem import Batch, Frame, Piece, in_precision, pieces
 from verifier.specs.box import flat
 from verifier.specs.region import Box
 
+#: numbers that a subproblem keeps of every open entry: ends, point, multiplier, two weights, and the sign
+NUMBERS = 7
+
 
 def refine(
-    problem: Problem, exact: Problem, boxes: Mapping[str, Box], size: int, options: RootOptions, until: float
+    problem: Problem,
+    exact: Problem,
+    boxes: Mapping[str, Box],
+    size: int,
+    options: RootOptions,
+    until: float,
+    memory: int = 1 << 30,
 ) -> dict[str, Box]:
     """Boxes that lie in the given ones.
 
@@ -38,14 +47,15 @@ def refine(
         boxes: of all nodes, in float64.
         size: subproblems that a batch takes.
         until: `time.monotonic` value at which to stop.
+        memory: bytes that the subproblems of one layer may take.
     """
     boxes, layers = dict(boxes), pieces(exact, boxes)
     for number, piece in enumerate(layers):
         now = monotonic()
         end = now + (until - now) / (len(layers) - number)
         trees = Trees.of(problem, exact, boxes, piece)
-        if now < until and trees is not None:
-            boxes[piece.source] = intersect(boxes[piece.source], trees.grow(size, options, end))
+        if trees is not None and now < until:
+            boxes[piece.source] = intersect(boxes[piece.source], trees.grow(size, options, end, memory))
     return boxes
 
 
@@ -68,23 +78,31 @@ class Trees:
 
     @classmethod
     def of(cls, problem: Problem, exact: Problem, boxes: Mapping[str, Box], piece: Piece) -> Trees | None:
-        """None where nothing below can be split."""
+        """None where nothing is open, or nothing below can be split."""
         dtype, device = problem.rows.objective.C.dtype, problem.rows.objective.C.device
         near = in_working(boxes, dtype, device)
         box = boxes[piece.source]
+        if not len(piece.index) or box.batch != problem.region.batch:
+            return None
         frame = Frame.of(_below(problem, piece, box.batch), near)
-        if not frame.pieces or not len(piece.index) or box.batch != problem.region.batch:
+        if not frame.pieces:
             return None
         exact_frame = frame.in_precision(_below(exact, piece, box.batch))
         relus = all(node.op == "relu" for node in piece.activations)
         return cls(piece, box, frame, exact_frame, 0.0 if relus else torch.inf)
 
-    def grow(self, size: int, options: RootOptions, until: float) -> Box:
+    def grow(self, size: int, options: RootOptions, until: float, memory: int) -> Box:
         """Split the worst leaves again and again, and bound them; what they prove."""
+        index = self.piece.index
+        entries = sum(len(piece.index) for piece in self.frame.pieces)
+        row = NUMBERS * entries * self.frame.problem.rows.objective.C.element_size()  # bytes of a subproblem
+        if 2 * self.box.batch * len(index) * row > memory:
+            return self.box
         leaves = self._bounded(self.frame.roots(DualPoint()), size, options, until)
         for _ in range(options.rounds):
             worst = self._worst(leaves)
-            if monotonic() >= until or not bool(worst.any()):
+            full = (len(leaves["bound"]) + int(worst.sum())) * row > memory
+            if full or monotonic() >= until or not bool(worst.any()):
                 break
             children = _split(self.frame, select(leaves, worst.nonzero()[:, 0]), size)
             rest = select(leaves, (~worst).nonzero()[:, 0])
@@ -92,10 +110,10 @@ class Trees:
         return self._proved(leaves, size)
 
     def _bounded(self, batch: Batch, size: int, options: RootOptions, until: float) -> Batch:
-        """Climb on each; those for which there is no time keep the bound of their parent."""
+        """Climb on each; those for which there is no time keep their parent's bound."""
         done = []
         for part in _parts(batch, size):
-            if monotonic() < until or not bool(part["bound"].isfinite().all()):
+            if monotonic() < until:
                 view = self.frame.view(part)
                 graph = self.frame.problem.graph
                 rows, dual = ascend(

@@ -117,7 +117,9 @@ class Frame:
         """The same frame for the problem in another precision that holds the numbers of this one."""
         dtype = problem.rows.objective.C.dtype
         boxes = {name: Box(box.lower.to(dtype), box.upper.to(dtype)) for name, box in self.boxes.items()}
-        return replace(self, problem=problem, boxes=boxes)
+        nodes = {node.name: node for node in problem.graph.nodes}  # whose slopes are in that precision as well
+        placed = tuple(replace(p, activations=tuple(nodes[n.name] for n in p.activations)) for p in self.pieces)
+        return replace(self, problem=problem, boxes=boxes, pieces=placed)
 
     def roots(self, dual: DualPoint) -> Batch:
         """One subproblem for each (property, polytope), with the root's weights where it has some for every row."""
