@@ -1,6 +1,6 @@
 """What bounds the search's hot loop: products, memory traffic or Python, on a convolutional and a dense query.
 
-    python -m benchmarks.profile [--families oval21,mnist_fc] [--number 1] [--seconds 10]
+    python -m benchmarks.profile [--families oval21,mnist_fc] [--number 1] [--seconds 5]
 
 torch's profiler watches branch and bound alone, on one thread. Operators are put into three groups: products
 (matrix products and convolutions, with their rate of arithmetic), passes over memory (everything else that touches
@@ -31,7 +31,6 @@ from verifier.bounding.ladder import METHODS, LadderOptions, Problem  # noqa: E4
 from verifier.bounding.rows import stack_rows  # noqa: E402
 from verifier.bounding.tail import to_logits  # noqa: E402
 from verifier.operators import place  # noqa: E402
-from verifier.schedule import worthwhile_search  # noqa: E402
 from verifier.search.branch_and_bound import Search  # noqa: E402
 from verifier.search.result import SearchOptions  # noqa: E402
 from verifier.specs.region import stack  # noqa: E402
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--families", default="oval21,mnist_fc", help="comma-separated folders of the benchmarks")
     parser.add_argument("--network", default="", help="only networks whose name holds this")
     parser.add_argument("--number", type=int, default=1, help="which query of a family")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of the search")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the search; as many before that")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "vnncomp")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -87,19 +86,25 @@ def search_of(instance: Instance) -> Search:
 
     problem = posed(torch.float32)
     root = METHODS["alpha-crown"](problem, LadderOptions(), None)
-    options = worthwhile_search(SearchOptions(), graph)
+    options = SearchOptions(root=None)
     return Search(problem, posed(torch.float64), root, torch.ones(1, dtype=torch.bool), options, lambda *_: False)
 
 
 def watched(instance: Instance, seconds: float) -> Table:
     """A search under the profiler as a table."""
     search = search_of(instance)
-    begun = monotonic()
+    while not search.subproblems:  # what comes before is made once, and the first batches are small
+        search.run(monotonic() + seconds)
+    before = search.subproblems
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True) as profiler:
+        begun = monotonic()
         search.run(begun + seconds)
-    wall = monotonic() - begun
+        wall = monotonic() - begun
+    if search.finished:
+        raise SystemExit(f"{instance.key}: decided before {seconds:g} s were over; choose another query with --number")
+    count = search.subproblems - before
     events: list[Any] = list(profiler.key_averages(group_by_input_shape=True))
-    table = Table(title=f"{instance.key}: {search.subproblems} subproblems in {wall:.1f} s")
+    table = Table(title=f"{instance.key}: {count} subproblems in {wall:.1f} s")
     for column, side in (("", "left"), ("s", "right"), ("share", "right"), ("calls", "right"), ("rate", "right")):
         table.add_column(column, justify=side)  # type: ignore[arg-type]
     products = [e for e in events if _is(e, PRODUCTS)]

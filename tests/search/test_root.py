@@ -95,9 +95,9 @@ def test_a_search_that_begins_again_over_tighter_boxes_answers_the_truth(name: s
     for gap, proved in ((-0.01, True), (1e-3, False)):
         unsafe = first_output_below(graph, level + gap)
         posed = problem(graph, box, unsafe, dtype)
-        options = replace(SearchOptions(), root=RootOptions(after=0.0, share=0.5))
+        options = replace(SearchOptions(), root=RootOptions(after=0.0, share=0.05, rounds=2))
         wanted, root = torch.ones(1, dtype=torch.bool), crown(posed, LadderOptions())
         search = ActivationSplit(posed, problem(graph, box, unsafe), root, wanted, options, never)
-        search.run(monotonic() + (20 if proved else 0.5))
+        search.run(monotonic() + (60 if proved else 0.5))
         if name != "sigmoid":
             assert bool(search.ledger.result().proved[0]) == proved

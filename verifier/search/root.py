@@ -29,6 +29,8 @@ from verifier.specs.region import Box
 
 #: numbers that a subproblem keeps of every open entry: ends, point, multiplier, two weights, and the sign
 NUMBERS = 7
+#: share of a layer's time that is kept for the proof in float64
+PROOF_SHARE = 0.3
 
 
 def refine(
@@ -98,19 +100,22 @@ class Trees:
         row = NUMBERS * entries * self.frame.problem.rows.objective.C.element_size()  # bytes of a subproblem
         if 2 * self.box.batch * len(index) * row > memory:
             return self.box
-        leaves = self._bounded(self.frame.roots(DualPoint()), size, options, until)
+        late = monotonic() + (1 - PROOF_SHARE) * (until - monotonic())
+        leaves = self._bounded(self.frame.roots(DualPoint()), size, options, late)
         for _ in range(options.rounds):
             worst = self._worst(leaves)
             full = (len(leaves["bound"]) + int(worst.sum())) * row > memory
-            if full or monotonic() >= until or not bool(worst.any()):
+            if full or monotonic() >= late or not bool(worst.any()):
                 break
-            children = _split(self.frame, select(leaves, worst.nonzero()[:, 0]), size)
-            rest = select(leaves, (~worst).nonzero()[:, 0])
-            leaves = _joined([rest, self._bounded(children, size, options, until)])
-        return self._proved(leaves, size)
+            grown = [select(leaves, (~worst).nonzero()[:, 0])]
+            for part in _parts(select(leaves, worst.nonzero()[:, 0]), size):
+                late_now = monotonic() >= late
+                grown.append(part if late_now else self._bounded(_split(self.frame, part), size, options, until))
+            leaves = _joined(grown)
+        return self._proved(leaves, size, until)
 
     def _bounded(self, batch: Batch, size: int, options: RootOptions, until: float) -> Batch:
-        """Climb on each; those for which there is no time keep their parent's bound."""
+        """Climb on each; those for which there is no time keep the bound that they have."""
         done = []
         for part in _parts(batch, size):
             if monotonic() < until:
@@ -139,10 +144,13 @@ class Trees:
         return chosen & worth
 
     @torch.no_grad()
-    def _proved(self, leaves: Batch, size: int) -> Box:
-        """The box that the leaves' dual points prove in float64, beyond its rounding errors."""
+    def _proved(self, leaves: Batch, size: int, until: float) -> Box:
+        """The box that the leaves' dual points prove in float64, beyond its rounding errors; the old one where the
+        time does not suffice for that."""
         graph, bounds = self.exact.problem.graph, []
         for part in _parts(leaves, size):
+            if monotonic() >= until:
+                return self.box
             view = self.exact.view(in_precision(part, torch.float64))
             rows = self.exact.bound(view)[1]
             bounds.append((rows - slack(graph, view.relaxation, view.objective, view.dual))[:, 0])
@@ -188,16 +196,13 @@ def _below(problem: Problem, piece: Piece, batch: int) -> Problem:
 
 
 @torch.no_grad()
-def _split(frame: Frame, parents: Batch, size: int) -> Batch:
+def _split(frame: Frame, parents: Batch) -> Batch:
     """Both halves of each subproblem, at the entry whose relaxation costs the bound most."""
-    children = []
-    for part in _parts(parents, size):
-        view, watch = frame.view(part), {}
-        frame.bound(view, watch)
-        at = splits(frame, view, watch, part)
-        cost = scores(frame, view, watch, part, at_kinks(frame, at.points))
-        children.append(halves(part, cost.masked_fill(at.points.isnan(), -torch.inf).argmax(1), at))
-    return _joined(children)
+    view, watch = frame.view(parents), {}
+    frame.bound(view, watch)
+    at = splits(frame, view, watch, parents)
+    cost = scores(frame, view, watch, parents, at_kinks(frame, at.points))
+    return halves(parents, cost.masked_fill(at.points.isnan(), -torch.inf).argmax(1), at)
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
