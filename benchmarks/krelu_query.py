@@ -29,9 +29,9 @@ GROUPS: tuple[tuple[int, int, bool] | None, ...] = (
     (2, 20, True),
     (3, 10, True),
     (3, 10, False),
-    (3, 20, False),
+    (3, 22, True),
 )
-ITERATIONS = (50, 200)
+ITERATIONS = (50, 750)
 
 
 def tabulate(network: Path, mnist: Dataset, index: int, epsilon: float) -> Table:
@@ -71,7 +71,7 @@ def over_crown_boxes(problem: Problem, row: int, groups: tuple[int, int, bool] |
     prepared, bounds, seconds = time.perf_counter() - begun, [], 0.0
     for iterations in ITERATIONS:
         begun = time.perf_counter()
-        climb = AscentOptions(iterations, step=0.1, decay=0.05 ** (1 / iterations), cut_step=0.2, patience=iterations)
+        climb = AscentOptions(iterations, step=0.1, decay=0.01 ** (1 / iterations), cut_step=0.5, patience=iterations)
         bounds.append(f"{float(ascend(graph, region, relaxation, objective, climb)[0]):.3f}")
         seconds = time.perf_counter() - begun
     cuts = relaxation.cuts.values()

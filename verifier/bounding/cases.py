@@ -40,7 +40,7 @@ class CaseOptions:
             is left out.
     """
 
-    rounds: int = 8
+    rounds: int = 9
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=8, step=0.2, decay=0.8, multiplier_step=0.05, cut_step=2.0)
     )
@@ -69,8 +69,8 @@ class _Leaves:
             return torch.cat([old.index_copy(0, slots, new[:half]), new[half:]])
 
         dual = _zip(self.dual, children.dual, put)
-        parts = zip((self.owner, self.sign, self.bound), (children.owner, children.sign, children.bound), strict=True)
-        return _Leaves(*(put(old, new) for old, new in parts), dual)
+        owner, sign = put(self.owner, children.owner), put(self.sign, children.sign)
+        return _Leaves(owner, sign, put(self.bound, children.bound), dual)
 
 
 def distinguish(
