@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 from verifier.process import tune
 
@@ -93,10 +94,10 @@ class Peer:
         mend_class(auto_LiRPA.BoundedModule)
         device = next(network.parameters()).device
         with tracing_shims():
-            self.module = auto_LiRPA.BoundedModule(network.train(), torch.zeros(2, *SHAPE, device=device))
+            self.module: Any = auto_LiRPA.BoundedModule(network.train(), torch.zeros(2, *SHAPE, device=device))
         self.module.train()
         self.package, self.epsilon = auto_LiRPA, epsilon
-        self.arguments = {"method": "IBP"} if bounds == "ibp" else {"method": "CROWN-IBP", "IBP": True}
+        self.arguments: dict[str, Any] = {"method": "IBP"} if bounds == "ibp" else {"method": "CROWN-IBP", "IBP": True}
         self.rows = margin_rows(CLASSES).to(device)
         self.adam = torch.optim.Adam(network.parameters(), 1e-3)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.training.networks import batch, dense
 from verifier.training.bounded import BoundedModule
-from verifier.training.losses import LossOptions, radii
+from verifier.training.losses import Batch, LossOptions, radii
 from verifier.training.radii import certified_radii
 
 BISECTIONS = 6
@@ -70,7 +70,7 @@ def test_radii_of_a_network(method):
     y[:5] = (y[:5] + 1) % 3
     cap = torch.full((40,), 0.3, dtype=torch.float64)
     options = LossOptions(adaptive_radii=True, bisections=BISECTIONS, radius_by=method)
-    found = radii(network, network.graph(), x, y, cap, logits, None, options)
+    found = radii(Batch(network, network.graph(), x, y, logits, cap, options, torch.Generator()), None)
     margins = network.ibp_margins if method == "ibp" else network.crown_ibp_margins
     assert not found.requires_grad
     assert (found[:5] == 0).all() and (found[5:] > 0).any() and (found < 0.3).any()

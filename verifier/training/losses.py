@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -98,6 +98,11 @@ class Batch:
     radius: Tensor
     options: LossOptions
     generator: torch.Generator
+
+    def select(self, index: Tensor) -> Batch:
+        """The samples at int64 indices."""
+        x, y, logits, radius = (value[index] for value in (self.x, self.y, self.logits, self.radius))
+        return replace(self, x=x, y=y, logits=logits, radius=radius)
 
     @property
     def box(self) -> Box:
@@ -212,6 +217,11 @@ LOSSES: Mapping[str, Callable[[Batch], Robust] | None] = MappingProxyType(
     }
 )
 
+#: losses whose margins are the intervals' over the whole box
+BY_INTERVALS = frozenset({"ibp", "mtl-ibp", "exp-ibp", "cc-ibp"})
+#: share of the cap from which a radius of an epoch ago is taken for the cap itself
+NEAR_CAP = 0.95
+
 
 def training_loss(name: str, options: LossOptions | None = None) -> TrainingLoss:
     """The loss of a name.
@@ -221,15 +231,21 @@ def training_loss(name: str, options: LossOptions | None = None) -> TrainingLoss
     """
     if name not in LOSSES:
         raise InputError("--loss", f"'{name}' is unknown", f"choose one of {', '.join(LOSSES)}")
-    return _Loss(LOSSES[name], options or LossOptions())
+    options = options or LossOptions()
+    return _Loss(LOSSES[name], options, name in BY_INTERVALS and options.radius_by == "ibp")
 
 
 @dataclass(frozen=True)
 class _Loss:
-    """``(1 - kappa) * robust + kappa * natural``, and regularisers while epsilon grows."""
+    """``(1 - kappa) * robust + kappa * natural``, and regularisers while epsilon grows.
+
+    Args:
+        intervals: whether the margins of the robust part are those that certify the radius.
+    """
 
     robust: Callable[[Batch], Robust] | None
     options: LossOptions
+    intervals: bool
 
     def __call__(
         self,
@@ -250,12 +266,15 @@ class _Loss:
             loss = natural.mean()
             return LossTerms(loss, correct, nothing, torch.zeros_like(cap), {"natural": loss.detach()})
         graph, options = network.graph(), self.options
-        radius = cap
-        if options.adaptive_radii:
-            radius = radii(network, graph, x, y, cap, logits.detach(), previous_radius, options)
         fade = self._fade(epsilon, epsilon_end)
-        width = radius if fade is None else radius.clamp(min=options.least_radius)
-        robust = self.robust(Batch(network, graph, x, y, logits, width, options, generator))
+        batch, radius = Batch(network, graph, x, y, logits, cap, options, generator), cap
+        if options.adaptive_radii and fade is None and previous_radius is not None and self.intervals:
+            robust, radius = _adapted(self.robust, batch, correct, previous_radius)
+        else:
+            if options.adaptive_radii:
+                radius = radii(batch, previous_radius)
+            width = radius if fade is None else radius.clamp(min=options.least_radius)
+            robust = self.robust(replace(batch, radius=width))
         parts = {"natural": natural.mean(), "robust": robust.loss.mean()}
         loss = options.kappa * parts["natural"] + (1 - options.kappa) * parts["robust"]
         if fade is not None and robust.margins is not None:
@@ -284,30 +303,51 @@ class _Loss:
         return 1 - epsilon / epsilon_end if epsilon < epsilon_end else None
 
 
-def radii(
-    network: BoundedModule,
-    graph: Graph,
-    x: Tensor,
-    y: Tensor,
-    cap: Tensor,
-    logits: Tensor,
-    previous: Tensor | None,
-    options: LossOptions,
-) -> Tensor:
+def _adapted(
+    robust: Callable[[Batch], Robust], batch: Batch, correct: Tensor, previous: Tensor
+) -> tuple[Robust, Tensor]:
+    """The robust part at adaptive radii, and these (B,).
+
+    Samples whose radius was at the cap before most likely are there still: their loss is taken at the cap at once,
+    and its margins say whether that is certified. The others, and those that were not, have their radii looked for.
+
+    Args:
+        batch: with the cap as its radius.
+    """
+    hopeful = (correct & (previous >= NEAR_CAP * batch.radius)).nonzero().squeeze(1)
+    losses, radius, done = [], torch.zeros_like(batch.radius), torch.zeros_like(correct)
+    if hopeful.numel() > 0:
+        found = robust(batch.select(hopeful))
+        assert found.margins is not None
+        holds = (found.margins.lower.detach() > 0).all(1)
+        done[hopeful] = holds
+        radius[hopeful] = torch.where(holds, batch.radius[hopeful], 0.0)
+        losses.append(found.loss[holds])
+    others = (~done).nonzero().squeeze(1)
+    if others.numel() > 0:
+        part = batch.select(others)
+        radius[others] = found_radius = radii(part, previous[others])
+        losses.append(robust(replace(part, radius=found_radius)).loss)
+    return Robust(torch.cat(losses)), radius
+
+
+def radii(batch: Batch, previous: Tensor | None) -> Tensor:
     """Certified radii (B,) of a batch by the margins that the options name; no gradient flows through them.
 
     Args:
-        logits: (B, K) clean.
+        batch: with the cap of the radii as its radius.
+        previous: (B,) radii an epoch ago, or None.
     """
+    network, options, graph = batch.network, batch.options, batch.graph
     bounds = network.ibp if options.radius_by == "ibp" else network.crown_ibp
-    size = len(x)
-    if x.device.type == "cpu":  # so many at a time that the widest layer stays in the cache: twice as fast
+    size = len(batch.x)
+    if batch.x.device.type == "cpu":  # so many at a time that the widest layer stays in the cache: twice as fast
         widest = max(math.prod(shape) for shape in graph.shapes.values())
-        size = max(SMALLEST_GROUP, CACHE_BYTES // (widest * x.element_size()))
+        size = max(SMALLEST_GROUP, CACHE_BYTES // (widest * batch.x.element_size()))
 
     def margin_at(index: Tensor, radius: Tensor) -> Tensor:
         parts = zip(index.split(size), radius.split(size), strict=True)
-        return torch.cat([bounds(ball(x[i], r), y[i], graph).lower.amin(1) for i, r in parts])
+        return torch.cat([bounds(ball(batch.x[i], r), batch.y[i], graph).lower.amin(1) for i, r in parts])
 
-    at_zero = network.margins_of(logits, y).amin(1)
-    return certified_radii(margin_at, at_zero, cap, options.bisections, previous)
+    at_zero = network.margins_of(batch.logits.detach(), batch.y).amin(1)
+    return certified_radii(margin_at, at_zero, batch.radius, options.bisections, previous)

@@ -21,7 +21,7 @@ POWER, LEAST_POWER, LARGEST_POWER = 1.5, 1.0, 4.0
 #: how far beyond the guess to look, in units of the tolerance: so that two looks make a bracket as wide as that
 BEYOND = 0.4
 #: rounds by guesses alone; from then on every other one halves the bracket, so that it ends
-FREE_ROUNDS = 4
+FREE_ROUNDS = 6
 
 
 @dataclass
