@@ -144,9 +144,8 @@ def show(rows: list[Row]) -> None:
             known = [row for row in mine if row["exact"] is not None]
             others = [row for row in rows if row["network"] == name and row["norm"] != norm and norm == "2"]
             wrong = violations(mine + others) - violations(others) if others else violations(mine)
-            ratios = [
-                f"{median(r[end] / r['exact'] for r in known):.4f}" if known else "-" for end in ("upper", "lower")
-            ]
+            finite = [row for row in known if 0 < row["exact"] < float("inf")]
+            ratios = [f"{median(r[e] / r['exact'] for r in finite):.4f}" if finite else "-" for e in ("upper", "lower")]
             closed = sum(row["closed"] for row in mine)
             seconds = f"{median(row['seconds'] for row in mine):.2f}"
             table.add_row(name, norm, str(len(mine)), str(len(known)), str(wrong), str(closed), *ratios, seconds)

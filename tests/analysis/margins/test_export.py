@@ -53,7 +53,7 @@ def test_the_same_flags_in_onnxruntime(root: Path, tmp_path: Path, name: str):
     assert scores == pytest.approx(own, rel=1e-3, abs=1e-4)
     assert logits.shape == (COUNT, 10)
     (again,) = onnxruntime.InferenceSession(root / "models" / "digits_mlp.onnx").run(None, {"x": np.stack(inputs)})
-    assert np.array_equal(logits, again)
+    assert np.array_equal(logits, np.asarray(again))
 
 
 def test_a_detector_that_flags_nothing(tmp_path: Path):

@@ -8,6 +8,7 @@ tau-a lies in ``[(C - D - U) / T, (C - D + U) / T]``, whatever the margins are w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,8 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float | None:
 
     if len(a) < 2 or np.ptp(a) == 0 or len(np.unique(b)) < 2:
         return None
-    return float(kendalltau(a, b)[0])
+    found: Any = kendalltau(a, b)
+    return float(found.statistic)
 
 
 def inconsistent_pairs(scores: np.ndarray, samples: Samples, most: int) -> list[Inconsistent]:
