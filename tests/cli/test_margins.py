@@ -87,7 +87,7 @@ def test_calibrate_and_screen(command: Command, folder: Path, brackets: tuple, t
 
 
 def test_a_learned_score(command: Command, folder: Path, brackets: tuple):
-    fit = ("--fit", folder / "rest.json", "--fit-on", "logits", "--fit-target", "max")
+    fit = ("--fit", folder / "rest.json", "--fit-on", "logits", "--fit-target", "max", "--fit-epochs", "10")
     done = command("margins", "report", *brackets, "--score", "pseudo-margin", *fit, "--quiet")
     assert (done.status, done.out, done.err) == (0, "", "")
 

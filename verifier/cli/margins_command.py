@@ -12,6 +12,7 @@ import typer
 from verifier.cli import options
 from verifier.cli.files import STDOUT, check_writable, write_whole
 from verifier.cli.margins_input import Gathered, fitted, gather, load_networks, parse_scores
+from verifier.cli.margins_output import show_report, write_detector, write_report
 from verifier.cli.radius_command import Quiet, check_output, chosen
 from verifier.cli.request import query_flags
 from verifier.cli.screens import Status, check_plot, print_table
@@ -22,7 +23,6 @@ margins = typer.Typer(
     help="Brittle decisions: what scores of the logits say of margins, and detectors with a guarantee.",
     epilog="Example: verifier margins report NETWORK.onnx --brackets brackets.json --epsilon 0.05",
     rich_markup_mode=None,
-    no_args_is_help=True,
 )
 
 _STATUS = "\n\b\nExit status: 0 done, 2 bad usage or input, 70 an internal error."
@@ -71,6 +71,7 @@ Fit = Annotated[
 ]
 FitOn = Annotated[str, typer.Option(metavar="features|logits", help="What pseudo-margin reads.")]
 FitTarget = Annotated[str, typer.Option(metavar="sqrt|max", help="What it learns: sqrt(margin), or margin/largest.")]
+FitEpochs = Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of its training.")]
 Epsilon = Annotated[str | None, typer.Option(metavar="RADIUS", help="An input is brittle within it: 0.03 or 8/255.")]
 Scores = Annotated[
     str, typer.Option("--score", metavar="NAME,..", help="logit-margin, margin-over-gradient, feature-margin, "
@@ -98,6 +99,7 @@ def report(
     fit: Fit = None,
     fit_on: FitOn = "features",
     fit_target: FitTarget = "sqrt",
+    fit_epochs: FitEpochs = 500,
     large: Large = None,
     pairs: Annotated[int, typer.Option(metavar="K", min=0, max=100, help="Inconsistent pairs to list.")] = 5,
     classes: Annotated[bool, typer.Option("--by-class", help="Also a table by predicted class.")] = False,
@@ -125,10 +127,12 @@ def report(
     with Status(not quiet) as status:
         found = gather(network, brackets, dataset, flags, settings, threads, status)
         radius = _radius(epsilon)
-        reports = _reports(found, names, radius, large, pairs, (fit, fit_on, fit_target), device, seed, status)
-    _write_report(found, reports, radius, json, plot, pictures)
+        reports = _reports(
+            found, names, radius, large, pairs, (fit, fit_on, fit_target, fit_epochs), device, seed, status
+        )
+    write_report(found, reports, radius, json, plot, pictures)
     if not quiet and json != STDOUT:
-        _show(found, reports, radius, classes)
+        show_report(found, reports, radius, classes)
     return 0
 
 
@@ -145,6 +149,7 @@ def calibrate(
     fit: Fit = None,
     fit_on: FitOn = "features",
     fit_target: FitTarget = "sqrt",
+    fit_epochs: FitEpochs = 500,
     alpha: Annotated[float, typer.Option(metavar="LEVEL", help="Level of the risk.")] = 0.05,
     delta: Annotated[float, typer.Option(metavar="P", help="Of selective: how often the level may be missed.")] = 0.1,
     rule: Annotated[
@@ -183,9 +188,18 @@ def calibrate(
     with Status(not quiet) as status:
         found = gather(network, brackets, dataset, flags, settings, threads, status)
         detector, scores = _calibrated(
-            found, name, _radius(epsilon), alpha, delta, rule, (fit, fit_on, fit_target), device, seed, network
+            found,
+            name,
+            _radius(epsilon),
+            alpha,
+            delta,
+            rule,
+            (fit, fit_on, fit_target, fit_epochs),
+            device,
+            seed,
+            network,
         )
-    _write_detector(found, detector, scores, json, out, onnx, plot)
+    write_detector(found, detector, scores, json, out, onnx, plot)
     if not quiet and json != STDOUT:
         from verifier.analysis.margins.artifact import SCOPE
 
@@ -329,71 +343,3 @@ def _calibrated(
     scores = score(name, found.graph, found.inputs, made)
     threshold = calibrate(scores, found.samples, epsilon, alpha, rule, delta, seed)
     return Detector(name, threshold, str(network), found.graph.file.sha256, made.metric, made.pseudo), scores
-
-
-def _write_report(
-    found: Gathered, reports: list[Any], epsilon: float | None, json: Path | None, plot: Path | None,
-    pictures: Path | None,
-) -> None:  # fmt: skip
-    if json is not None:
-        content = {
-            "network": found.name,
-            "sha256": found.graph.file.sha256 if found.graph.file else None,
-            "norm": found.norm,
-            "epsilon": epsilon,
-            "indices": found.indices,
-            "misclassified": [i for i, right in zip(found.indices, found.samples.correct, strict=True) if not right],
-            "scores": [one.as_object(found.indices) for one in reports],
-        }
-        write_whole(json, json_text.dumps(content, allow_nan=False) + "\n", "--json")
-    if plot is not None:
-        from verifier.analysis.margins.plots import report_figure
-
-        title = f"{found.name}: {len(found.indices)} inputs, norm {found.norm}"
-        report_figure(reports, found.samples, epsilon, title).savefig(plot)
-    if pictures is not None and reports[0].pairs:
-        from verifier.analysis.margins.plots import pair_figure
-
-        rows = []
-        for pair in reports[0].pairs:
-            above = f"{found.indices[pair.first]}: score {pair.scores[0]:.3g}\nmargin <= {pair.upper:.4f}"
-            below = f"{found.indices[pair.second]}: score {pair.scores[1]:.3g}\nmargin >= {pair.lower:.4f}"
-            rows.append((found.inputs[pair.first], above, found.inputs[pair.second], below))
-        pair_figure(rows, f"{reports[0].name}: larger score above, larger margin below").savefig(pictures)
-
-
-def _show(found: Gathered, reports: list[Any], epsilon: float | None, classes: bool) -> None:
-    from verifier.analysis.margins.tables import class_table, consistency_table, estimate_table, pair_table
-
-    wrong = int((~found.samples.correct).sum())
-    title = f"{found.name}: {len(found.indices)} inputs ({wrong} misclassified), norm {found.norm}"
-    if epsilon is not None:
-        first = reports[0].detection
-        title += f", epsilon {epsilon:g}: {first.brittle} brittle, {first.robust} robust, {first.unknown} unknown"
-    print_table(consistency_table(reports, title))
-    if classes:
-        for one in reports:
-            print_table(class_table(one))
-    if reports[0].pairs:
-        print_table(pair_table(reports[0], found.indices))
-    if epsilon is not None:
-        print_table(estimate_table(reports, epsilon))
-
-
-def _write_detector(
-    found: Gathered, detector: Any, scores: Any, json: Path | None, out: Path | None, onnx: Path | None,
-    plot: Path | None,
-) -> None:  # fmt: skip
-    for path, flag in ((out, "--out"), (json, "--json")):
-        if path is not None:
-            write_whole(path, detector.document(), flag)
-    if onnx is not None:
-        from verifier.analysis.margins.export import exported
-
-        write_whole(onnx, exported(found.graph, detector).SerializeToString(), "--onnx")
-    if plot is not None:
-        from verifier.analysis.margins.plots import calibration_figure
-
-        t = detector.threshold
-        title = f"{found.name}: {detector.score}, {t.rule}, level {t.alpha:g}, norm {found.norm}"
-        calibration_figure(detector.score, scores, found.samples, t.epsilon, t, title).savefig(plot)

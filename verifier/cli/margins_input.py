@@ -170,7 +170,7 @@ def fitted(
     if unknown:
         raise InputError("--score", f"'{unknown[0]}' is not known", f"choose from {', '.join(SCORES)}")
     made = ScoreOptions(found.metric, epsilon, None, device)
-    paths, on, target = fit
+    paths, on, target, epochs = fit
     if PSEUDO not in names:
         return made
     if not paths:
@@ -190,7 +190,9 @@ def fitted(
     points = [point.x for point in load_points(described, found.graph)]
     features = observed(Scored.of(found.graph, made), points, on)
     distances = np.array([one.bracket.upper for one in learned])
-    return replace(made, pseudo=learn(features, distances, PseudoOptions(on=on, target=target, seed=seed)))
+    return replace(
+        made, pseudo=learn(features, distances, PseudoOptions(on=on, target=target, epochs=epochs, seed=seed))
+    )
 
 
 def load_networks(networks: Sequence[Path], inputs: Inputs, device: str) -> list[LogitStatistics]:
