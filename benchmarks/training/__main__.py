@@ -98,6 +98,7 @@ def measure(out: Path, adaptive: bool, kappa: float, seed: int, epochs: int, dat
             "seed": seed,
             "epochs": epochs,
             "ramp": [0, epochs / 2],
+            "rate": {"kind": "decays", "milestones": [0.75 * epochs, 0.875 * epochs], "factor": 0.2},
             "evaluation": {"radius_images": RADIUS_IMAGES, "attack_restarts": 0},
         },
     )
