@@ -85,7 +85,10 @@ def verify(
         InputError: the property does not fit the network, an operator has no bound rule, or the network as read does
             not compute what onnxruntime computes.
     """
-    with one_each(), torch.backends.cudnn.flags(allow_tf32=False):  # TF32 keeps 10 bits, which no bound survives
+    with (
+        one_each(),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):  # TF32 keeps 10 bits, which no bound survives
         return _Run(graph, prop, VerifyOptions(**options), progress, watch).verdict()
 
 

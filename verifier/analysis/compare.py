@@ -99,7 +99,7 @@ def compare(
     chosen = check_methods(bounding_methods() if methods is None else methods)
     made = CompareOptions(**options)
     check_boxes(made.boxes)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return _Comparing(graph, prop, made).compare(chosen, progress or (lambda name: None))
 
 
