@@ -233,7 +233,7 @@ class _Run:
         """All rungs, until one of them decides or the time is over."""
         limit, counterexample = self.options.search.input_dimensions, None
         few_inputs = all(free_dimensions(prop.region) <= limit for prop in self.query.properties)
-        for name in worthwhile(self.rungs, few_inputs):
+        for name in worthwhile(self.rungs, self.graph, few_inputs):
             if self.late():
                 break
             with self.sparing():

@@ -24,12 +24,14 @@ MILP = "milp"
 LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
 #: ladders by method: what comes before an attack is cheaper than it
 LADDERS = {
-    "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", SEARCH, ATTACK_AGAIN, SEARCH),
-    SEARCH: ("crown", "alpha-crown", SEARCH, ATTACK, SEARCH),
+    "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", "k-relu", SEARCH, ATTACK_AGAIN, SEARCH),
+    SEARCH: ("crown", "alpha-crown", "k-relu", SEARCH, ATTACK, SEARCH),
     MILP: ("crown", "alpha-crown", MILP, ATTACK, MILP),
 }
 #: rungs that a search by input splitting does not need
 ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown", "k-relu")
+#: rungs that measure as not worth their time before a search where there are convolutions
+ONLY_FOR_DENSE = ("k-relu",)
 #: bounding methods by name, those that need no solver
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: shares of the remaining time that rungs before a search may take, and seconds of it without a deadline
@@ -106,21 +108,25 @@ def bounding(name: str) -> Method:
     return RUNGS[name]
 
 
-def worthwhile(rungs: Sequence[str], few_inputs: bool) -> list[str]:
-    """Of the rungs of a ladder with branch and bound those that pay on its input sets.
+def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str]:
+    """Of the rungs of a ladder with branch and bound those that pay on a network and its input sets.
 
     Args:
         few_inputs: whether the search splits the input first.
     """
     if SEARCH not in rungs:
         return list(rungs)
-    return [name for name in rungs if not (few_inputs and name in ONLY_FOR_MANY_INPUTS)]
+    left_out = (*ONLY_FOR_MANY_INPUTS * few_inputs, *ONLY_FOR_DENSE * convolutional(graph))
+    return [name for name in rungs if name not in left_out]
 
 
 def worthwhile_search(options: SearchOptions, graph: Graph) -> SearchOptions:
     """Options of a search without what does not pay on a network: boxes are refined where all layers are dense."""
-    convolutional = any(node.op == "conv" for node in graph.nodes)
-    return replace(options, root=None) if convolutional else options
+    return replace(options, root=None) if convolutional(graph) else options
+
+
+def convolutional(graph: Graph) -> bool:
+    return any(node.op == "conv" for node in graph.nodes)
 
 
 def rung_until(name: str, rungs: Sequence[str], deadline: float | None) -> float | None:

@@ -26,6 +26,7 @@ from verifier.search.result import RootOptions
 from verifier.search.subproblem import Batch, Frame, Piece, in_precision, pieces, select
 from verifier.specs.box import flat
 from verifier.specs.region import Box
+from verifier.workers import Workers
 
 #: numbers that a subproblem keeps of every open entry: ends, point, multiplier, two weights, and the sign
 NUMBERS = 7
@@ -107,27 +108,34 @@ class Trees:
             full = (len(leaves["bound"]) + int(worst.sum())) * row > memory
             if full or monotonic() >= late or not bool(worst.any()):
                 break
-            grown = [select(leaves, (~worst).nonzero()[:, 0])]
-            for part in _parts(select(leaves, worst.nonzero()[:, 0]), size):
-                late_now = monotonic() >= late
-                grown.append(part if late_now else self._bounded(_split(self.frame, part), size, options, until))
-            leaves = _joined(grown)
+
+            def grown(part: Batch) -> Batch:
+                return part if monotonic() >= late else self._bounded(_split(self.frame, part), size, options, until)
+
+            parts = list(_parts(select(leaves, worst.nonzero()[:, 0]), size))
+            rest = select(leaves, (~worst).nonzero()[:, 0])
+            leaves = _joined([rest, *self._workers.map(grown, parts)])
         return self._proved(leaves, size, until)
+
+    @property
+    def _workers(self) -> Workers:
+        return Workers.on(self.box.lower.device)
 
     def _bounded(self, batch: Batch, size: int, options: RootOptions, until: float) -> Batch:
         """Climb on each; those for which there is no time keep the bound that they have."""
-        done = []
-        for part in _parts(batch, size):
+        graph = self.frame.problem.graph
+
+        def climbed(part: Batch) -> Batch:
             if monotonic() < until:
                 view = self.frame.view(part)
-                graph = self.frame.problem.graph
                 rows, dual = ascend(
                     graph, view.region, view.relaxation, view.objective, options.ascent, start=view.dual
                 )
                 self.frame.absorb(part, dual)
                 part["bound"] = torch.maximum(part["bound"], rows.amax(1))
-            done.append(part)
-        return _joined(done)
+            return part
+
+        return _joined(self._workers.map(climbed, list(_parts(batch, size))))
 
     def _worst(self, leaves: Batch) -> Tensor:
         """(N,) the worse half of the leaves of every tree that is worth its time."""
