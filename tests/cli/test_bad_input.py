@@ -247,7 +247,7 @@ def test_usage(command: Command):
     refused(command(), "--help")
     refused(command("verify"), "NETWORK", "verifier verify --help")
     refused(command("prove"), "prove")
-    refused(command("radius", "net.onnx"), "radius")  # in the contract, but a later release's
+    refused(command("campaign", "net.onnx"), "campaign")  # in the contract, but a later release's
 
 
 def test_a_bug_is_no_verdict(command: Command, network: Path, spec: Path, monkeypatch: pytest.MonkeyPatch):

@@ -98,7 +98,7 @@ def test_threads_reach_torch(command: Command, network: Path, tmp_path: Path, mo
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # to be restored
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     assert command("verify", network, spec(tmp_path, SAFE), "--threads", 3).status == 0
-    assert seen == [3]
+    assert seen[0] == 3  # before the work, in which every operation has one
 
 
 def test_json_on_stdout_is_alone_there(command: Command, network: Path, points: Path):

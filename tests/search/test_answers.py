@@ -132,7 +132,9 @@ def test_when_memory_ends_nothing_counts_as_proved(way: str):
     search = start(way, graph, box, unsafe, replace(SearchOptions(), memory=4 * row))
     search.run(monotonic() + ENOUGH)
     assert search.ledger.store.bytes <= 4 * row  # type: ignore[union-attr]
-    assert outcome(search).starved and not bool(outcome(search).proved[0])
+    found = outcome(search)
+    assert not bool(found.proved[0])
+    assert found.starved or bool(search.ledger.failed[0])  # type: ignore[union-attr]  # or a subproblem has no halves
 
 
 @pytest.mark.parametrize("way", WAYS)
