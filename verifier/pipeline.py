@@ -23,7 +23,7 @@ from verifier.attacks.replay import Replayer, replay
 from verifier.bounding.ladder import Bounds, LadderOptions, Problem, certify
 from verifier.bounding.rows import stack_rows
 from verifier.bounding.tail import to_logits
-from verifier.errors import InputError, out_of_memory
+from verifier.errors import out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place, require_bound_rules
 from verifier.operators.cost import multiply_adds
@@ -37,6 +37,7 @@ from verifier.schedule import (
     attack_until,
     bounding,
     ladder_of,
+    require_milp,
     rung_until,
     search_until,
     worthwhile,
@@ -46,7 +47,7 @@ from verifier.search.branch_and_bound import Search, free_dimensions
 from verifier.search.memory import Memory
 from verifier.search.result import Standing, Watch
 from verifier.specs.property import Property, Query
-from verifier.specs.region import Box, stack
+from verifier.specs.region import stack
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
 from verifier.workers import one_each
@@ -180,7 +181,7 @@ class _Run:
         self.dtype = options.dtype or (torch.float64 if small else torch.float32)
         self.placed = place(self.graph, self.dtype, self.device)
         if MILP in self.rungs:
-            self.require_milp()
+            require_milp(self.query, self.placed)
         self.margins = [-math.inf] * len(self.query.properties)
         self.open = list(range(len(self.query.properties)))
         self.proofs: list[Proof] = []
@@ -191,14 +192,6 @@ class _Run:
         self.searches: list[tuple[_Batch, Search | MilpSearch]] = []
         self.confirmed: list[Counterexample] = []  # by the searches
         self.refused = 0  # points of the searches that seemed to break the property, but were not confirmed
-
-    def require_milp(self) -> None:
-        """Refuse what its programs cannot hold."""
-        from verifier.bounding.lp.size import require_size
-
-        if not all(isinstance(prop.region, Box) for prop in self.query.properties):
-            raise InputError("--method milp", "an input set is a ball, and it takes boxes", "choose branch-and-bound")
-        require_size(self.placed)
 
     def verdict(self) -> Verdict:
         replayer = counterexample = None

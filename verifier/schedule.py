@@ -13,6 +13,8 @@ from verifier.bounding.ladder import METHODS, LadderOptions, Method, alpha_fixed
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.search.result import SearchOptions
+from verifier.specs.property import Query
+from verifier.specs.region import Box
 
 #: rungs that look for a counterexample: a short attack, and a long one from other starting points
 ATTACK, ATTACK_AGAIN = "attack", "attack-again"
@@ -123,6 +125,19 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
 def worthwhile_search(options: SearchOptions, graph: Graph) -> SearchOptions:
     """Options of a search without what does not pay on a network: boxes are refined where all layers are dense."""
     return replace(options, root=None) if convolutional(graph) else options
+
+
+def require_milp(query: Query, graph: Graph) -> None:
+    """Refuse what the programs of ``milp`` cannot hold.
+
+    Raises:
+        InputError: an input set is no box, or the placed network is too large.
+    """
+    from verifier.bounding.lp.size import require_size  # scipy's sparse matrices behind it
+
+    if not all(isinstance(prop.region, Box) for prop in query.properties):
+        raise InputError("--method milp", "an input set is a ball, and it takes boxes", "choose branch-and-bound")
+    require_size(graph)
 
 
 def convolutional(graph: Graph) -> bool:
