@@ -11,7 +11,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint, LinearBound
-from verifier.bounding.ladder import Bounds, Problem, reevaluate
+from verifier.bounding.ladder import Bounds, Problem, allowance, reevaluate
 from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
 from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
@@ -25,6 +25,8 @@ from verifier.specs.rounding import narrow
 if TYPE_CHECKING:
     from verifier.search.leaves import Leaves
 
+#: a search with less than this share of its work left is not begun again
+FAR = 0.25
 #: relaxations that cost less than this share of the bound tell nothing about where to split
 BLIND = 1e-3
 
@@ -55,10 +57,15 @@ class ActivationSplit:
         size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
         self.ledger = Ledger.of(problem, wanted, size, options, replay, watch)
         self.options = options
-        self._problems, self._wanted, self._dual = (problem, exact), wanted, root.dual
+        self._problems, self._dual = (problem, exact), root.dual
         if root.lower.dtype != torch.float64:
             root = reevaluate(exact, root)
-        self._boxes, self._refined = root.relaxation.boxes, options.root is None
+        self._boxes = root.relaxation.boxes
+        margins = exact.rows.margins(root.lower)
+        missed = exact.rows.margins(root.lower - allowance(exact, root)) > 0
+        owner, target = missed.nonzero().unbind(1)
+        self.ledger.close(margins[owner, target].to(problem.rows.objective.C.dtype), owner)
+        self._open = ~missed & wanted.unsqueeze(1)
         self._begin()
 
     def _begin(self) -> None:
@@ -69,26 +76,26 @@ class ActivationSplit:
         self.exact = self.frame.in_precision(exact)
         self._leaves: Leaves | None = None
         roots = self.frame.roots(self._dual)
-        self.ledger.restart(select(roots, self._wanted[roots["owner"]].nonzero()[:, 0]))
+        self.ledger.restart(select(roots, self._open[roots["owner"], roots["target"]].nonzero()[:, 0]))
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
 
-        What is not decided soon begins again over tighter boxes.
+        What is not decided soon begins again over tighter boxes, and once more when the search goes on after a pause
+        without having come far.
         """
-        if self.options.root is not None and not self._refined:
+        if self.options.root is not None:
             soon = monotonic() + self.options.root.after
             self._work(soon if until is None else min(soon, until))
-            if self.ledger.stuck or (until is not None and monotonic() >= until):
-                return
-            self._refine(self.options.root, until)
+            late = until is not None and monotonic() >= until
+            if not late and not self.ledger.stuck and self.ledger.remaining() > FAR * int(self._open.sum()):
+                self._refine(self.options.root, until)
         self._work(until)
 
     def _work(self, until: float | None) -> None:
         self.ledger.run(lambda batch: self.step(batch, until), until)
 
     def _refine(self, options: RootOptions, until: float | None) -> None:
-        self._refined = True
         now = monotonic()
         end = now + (options.seconds if until is None else options.share * (until - now))
         try:
@@ -97,6 +104,9 @@ class ActivationSplit:
             if not out_of_memory(error):
                 raise
             return  # the search goes on over the boxes that it has
+        left = self.ledger.store.numbers()
+        self._open = torch.zeros_like(self._open)
+        self._open[left["owner"], left["target"]] = True
         self._begin()
 
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
