@@ -67,6 +67,15 @@ def test_trees_hold_and_are_no_looser_than_their_roots(name: str, kind: str, see
     torch.testing.assert_close(torch.maximum(again, known[0]), torch.maximum(bound, known[0]), rtol=1e-9, atol=1e-9)
 
 
+def test_a_network_of_which_no_neuron_can_be_split_keeps_its_roots():
+    problem = case("clip", "box", 3, radius=0.5)
+    graph, region, objective = problem.graph, problem.region, _outputs(problem.graph, 2)
+    relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
+    bound, point = distinguish(graph, region, relaxation, objective, known, OPTIONS)
+    assert torch.equal(bound, known[0]) and point.splits == ()
+
+
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32), scale=st.floats(0.1, 3.0))
 def test_every_value_of_the_leaves_arguments_is_sound(seed: int, scale: float):

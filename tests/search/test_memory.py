@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.search.cases import first_output_below, least_first_output, network, outcome, start
+from tests.search.cases import first_output_below, least_first_output, network, one_step, outcome, start
 from verifier.bounding.intermediate import IntermediateOptions
 from verifier.errors import out_of_memory
+from verifier.search.activation_split import ActivationSplit
 from verifier.search.memory import Memory
-from verifier.search.result import SearchOptions, Standing
+from verifier.search.result import RootOptions, SearchOptions, Standing
 from verifier.search.store import Store
+from verifier.search.subproblem import Frame
 from verifier.workers import Workers
 
 ENOUGH = 20.0
@@ -89,6 +91,48 @@ def test_what_cannot_come_back_is_never_proved(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(MemoryError):
         ledger.advance(full)
     assert ledger.finished and not bool(outcome(search).proved[0])
+
+
+def test_what_was_lost_once_is_not_proved_by_going_on(monkeypatch: pytest.MonkeyPatch):
+    """All that is left can be closed, but some subproblems never came back."""
+    graph, box = network("mlp", seed=13, radius=1.5)
+    search = start("input", graph, box, first_output_below(graph, least_first_output(graph, box) - 0.002))
+    ledger = search.ledger  # type: ignore[union-attr]
+    ledger.workers = Workers(1)
+    one_step(search)
+    ledger.size = 1
+
+    def full(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.store, "push", full)
+        with pytest.raises(MemoryError):
+            ledger.advance(full)
+    search.run(monotonic() + ENOUGH)
+    assert ledger.finished and not bool(outcome(search).proved[0])
+
+
+@pytest.mark.parametrize("where", ["in_precision", "roots"])
+def test_a_search_that_cannot_begin_again_goes_on_with_what_is_open(where: str, monkeypatch: pytest.MonkeyPatch):
+    """Subproblems are rows of numbers for the entries of one frame: they must not be read by another one."""
+    graph, box = network("abs", seed=22, radius=1.2)
+    unsafe = first_output_below(graph, least_first_output(graph, box) - 0.002)
+    search = start("activation", graph, box, unsafe, replace(SearchOptions(), root=RootOptions(after=0.0)))
+    assert isinstance(search, ActivationSplit)
+    frame, genuine = search.frame, search._begin
+
+    def begin() -> None:
+        def full(*_):
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Frame, where, full)
+            genuine()
+
+    monkeypatch.setattr(search, "_begin", begin)
+    search.run(monotonic() + ENOUGH)
+    assert search.frame is frame and bool(outcome(search).proved[0])
 
 
 def test_a_store_survives_growth_that_fails_half_way(monkeypatch: pytest.MonkeyPatch):

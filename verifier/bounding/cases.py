@@ -92,7 +92,7 @@ def distinguish(
     frame = _Frame.of(graph, region, relaxation, objective, dual.cut_multipliers)
     leaves, rounds = frame.roots(bound, dual), []
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
-    for _ in range(options.rounds):
+    for _ in range(options.rounds if frame.nodes else 0):
         chosen, found = _worse_half(leaves), []
         if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
             break

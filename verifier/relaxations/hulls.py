@@ -8,12 +8,13 @@ Axes: N groups, V points, F directions, k neurons of a group; a point is (output
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from verifier.workers import Workers
 
 #: limits are raised by this share of themselves and of the group's largest value
 INFLATION = 1e-7
@@ -32,11 +33,10 @@ def facets(points: Tensor) -> Tensor:
     before. Groups with fewer facets are filled up with zeros; one whose points are too flat for Qhull has none.
     """
     owners, normals = [], []
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Qhull runs without Python's lock
-        found = pool.map(_normals, points.double().cpu().numpy())
-        for number, facets_of_one in enumerate(found):
-            owners.append(np.full(len(facets_of_one), number))
-            normals.append(facets_of_one)
+    clouds = list(points.double().cpu().numpy())
+    for number, found in enumerate(Workers.on(torch.device("cpu")).map(_normals, clouds)):  # Qhull frees Python's lock
+        owners.append(np.full(len(found), number))
+        normals.append(found)
     width = points.shape[2]
     if not any(map(len, normals)):
         return points.new_zeros(len(points), 0, width)

@@ -72,11 +72,12 @@ class ActivationSplit:
         """The roots over the boxes that are known, in place of all that is open."""
         problem, exact = self._problems
         like = problem.rows.objective.C
-        self.frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device))
-        self.exact = self.frame.in_precision(exact)
-        self._leaves: Leaves | None = None
-        roots = self.frame.roots(self._dual)
+        frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device))
+        in_float64, roots = frame.in_precision(exact), frame.roots(self._dual)
         self.ledger.restart(select(roots, self._open[roots["owner"], roots["target"]].nonzero()[:, 0]))
+        # only now: where memory ended before, what is open still belongs to the frame that it was made for
+        self.frame, self.exact = frame, in_float64
+        self._leaves: Leaves | None = None
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
@@ -100,14 +101,13 @@ class ActivationSplit:
         end = now + (options.seconds if until is None else options.share * (until - now))
         try:
             self._boxes = refine(*self._problems, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
+            left = self.ledger.store.numbers()
+            self._open = torch.zeros_like(self._open)
+            self._open[left["owner"], left["target"]] = True
+            self._begin()
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
-                raise
-            return  # the search goes on over the boxes that it has
-        left = self.ledger.store.numbers()
-        self._open = torch.zeros_like(self._open)
-        self._open[left["owner"], left["target"]] = True
-        self._begin()
+                raise  # else the search goes on where it is
 
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
         """Split subproblems and bound both halves of each; returns what stays open."""

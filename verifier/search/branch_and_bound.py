@@ -116,4 +116,5 @@ class Search:
         )
 
     def _gave_up(self, way: _Splitting) -> bool:
-        return bool((way.ledger.failed & self.wanted).any()) and not way.ledger.falsified
+        ledger = way.ledger
+        return (ledger.lost or bool((ledger.failed & self.wanted).any())) and not ledger.falsified

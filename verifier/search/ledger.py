@@ -38,7 +38,7 @@ class Ledger:
         closed: how many were proved.
         starved: not even one subproblem can be split for want of memory.
         room: subproblems that a step in progress may return.
-        lost: subproblems were taken out and are in no book, so nothing counts as proved.
+        lost: subproblems were taken out and are in no book, so nothing counts as proved, now or later.
     """
 
     problem: Problem
@@ -118,10 +118,10 @@ class Ledger:
 
         Where one fails, its subproblems go back; where memory ended, the next ones are smaller and one at a time.
         """
-        self.lost = True
         free = self.store.room  # every split makes two of one
         many = self.workers.count
         batch = self.store.pop(max(1, min(self.size * many, free)))
+        lost, self.lost = self.lost, True  # until all of it is in the books again
         count = len(batch["bound"])
         parts = [{name: value[first::many] for name, value in batch.items()} for first in range(min(many, count))]
         self.room = (free + count) // len(parts)
@@ -133,7 +133,7 @@ class Ledger:
             except Exception as error:
                 self.store.push(part)
                 failures.append(error)
-        self.lost = False
+        self.lost = lost
         if failures:
             self._shrink(failures, max(len(part["bound"]) for part in parts))
 

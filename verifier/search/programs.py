@@ -37,9 +37,10 @@ class Programs:
         """A solver's answer for one subproblem; a broken solver has none. Every thread has models of its own."""
         key = get_ident(), int(batch["owner"]), int(batch["target"])
         try:
-            if key not in self._models:
-                self._models[key] = self._model(*key[1:])
-            return self._models[key].bound(view.relaxation, until)
+            model = self._models.get(key)  # kept by name: another thread may let all of them go meanwhile
+            if model is None:
+                model = self._models[key] = self._model(*key[1:])
+            return model.bound(view.relaxation, until)
         except Exception:  # of a third party's code; the callers do without an answer
             self._models.pop(key, None)
             return None
