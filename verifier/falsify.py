@@ -16,7 +16,7 @@ from verifier.attacks.batch import Batch
 from verifier.attacks.ensemble import FEWEST_CLASSES, Budget, Ensemble, compose, title
 from verifier.attacks.parity import check_parity
 from verifier.attacks.replay import Replayer, replay
-from verifier.bounding.tail import to_logits
+from verifier.operators.tail import to_logits
 from verifier.errors import out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place
@@ -155,7 +155,7 @@ class _Run:
     def by_batches(self) -> None:
         """All properties of all queries, as many at a time as fit."""
         waiting = [(i, p) for i, query in enumerate(self.queries) for p in range(len(query.properties))]
-        size = max(1, min(_MOST, int(_WORK / max(1, multiply_adds(self.graph)))))
+        size = self.most()
         while waiting and not self.late():
             part = [pair for pair in waiting[:size] if pair[0] not in self.found]
             try:
@@ -167,13 +167,18 @@ class _Run:
                     raise
                 size = max(1, size // 4)
 
+    def most(self) -> int:
+        """How many inputs may go through the network at once."""
+        return max(1, min(_MOST, int(_WORK / max(1, multiply_adds(self.graph)))))
+
     def batch(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Attack some properties, given as (query, property)."""
         center = None
         if all(i in self.starts for i, _ in pairs):
             center = torch.from_numpy(np.stack([self.starts[i] for i, _ in pairs]))
         batch = Batch.of(self.graph, [self.queries[i].properties[p] for i, p in pairs], center=center)
-        attacks = compose(self.options.attack, self.loss(batch), batch, self.options.budget)
+        together = max(1, self.most() // len(pairs))
+        attacks = compose(self.options.attack, self.loss(batch), batch, self.options.budget, together)
         names = (INPUT, *map(title, attacks))
 
         def accept(place: int, x: Tensor, phase: int) -> bool:
@@ -183,7 +188,7 @@ class _Run:
 
     def loss(self, batch: Batch) -> str:
         """The loss that was asked for; where none was, a file that compares few classes takes the margin."""
-        few = batch.labels is not None and batch.objective.C.shape[-1] < FEWEST_CLASSES
+        few = batch.classes is not None and batch.goal.outputs < FEWEST_CLASSES
         return "margin" if self.options.loss == "auto" and few and not self.classifies else self.options.loss
 
     def late(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from verifier.analysis.brackets import Metric
 from verifier.analysis.margins.pseudo import PseudoMargin
-from verifier.bounding.tail import to_logits
+from verifier.operators.tail import to_logits
 from verifier.errors import InputError
 from verifier.graph.ir import Graph, Node
 from verifier.operators import evaluate, find_device, place
