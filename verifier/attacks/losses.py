@@ -72,8 +72,7 @@ def derivative(y: Tensor, x: Tensor, slope: Tensor, again: bool = False) -> Tens
     """
     if not y.requires_grad:
         return torch.zeros_like(x)
-    weight = slope.reshape(y.shape)
-    (found,) = torch.autograd.grad(y, x, weight, retain_graph=again, allow_unused=True, materialize_grads=True)
+    (found,) = torch.autograd.grad(y, x, slope.reshape(y.shape), retain_graph=again)
     return torch.nan_to_num(found, posinf=0, neginf=0)
 
 
