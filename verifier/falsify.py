@@ -140,7 +140,9 @@ class _Run:
         for first in range(0, len(points), self.most()):
             part = points[first : first + self.most()]
             with torch.no_grad():
-                outputs = evaluate(self.graph, torch.from_numpy(np.stack(part)).to(device, dtype)).double().cpu().numpy()
+                outputs = (
+                    evaluate(self.graph, torch.from_numpy(np.stack(part)).to(device, dtype)).double().cpu().numpy()
+                )
             for number, (x, y) in enumerate(zip(part, outputs, strict=True), first):
                 for prop, one in enumerate(self.queries[number].properties):
                     if number not in self.found and not margin(one, y) > _NEARLY * (1 + np.abs(y).max()):
