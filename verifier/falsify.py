@@ -17,11 +17,11 @@ from verifier.attacks.ensemble import FEWEST_CLASSES, Budget, Ensemble, compose,
 from verifier.attacks.objective import margin
 from verifier.attacks.parity import check_parity
 from verifier.attacks.replay import Replayer, replay
-from verifier.operators.tail import to_logits
 from verifier.errors import out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, find_device, place
 from verifier.operators.cost import multiply_adds, placement
+from verifier.operators.tail import to_logits
 from verifier.specs.property import Query
 from verifier.specs.robustness import Robustness, Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Reason, Stage, Undecided
@@ -133,7 +133,7 @@ class _Run:
             self.progress(number, self.found[number])
 
     def try_inputs(self, starts: Sequence[Any] | None) -> None:
-        """Look at the inputs that were given: all in the engine, and in onnxruntime those that come near a violation."""
+        """Look at the inputs that were given: all in the engine, in onnxruntime those that come near a violation."""
         shape, (dtype, device) = self.graph.input_shape, placement(self.graph)
         points = [np.asarray(start, dtype=np.float64).reshape(shape) for start in starts or ()]
         self.starts = dict(enumerate(points))

@@ -131,7 +131,7 @@ def per_input(value: Tensor, like: Tensor) -> Tensor:
 
 
 def taken(new: Tensor, where: Tensor, old: Tensor) -> Tensor:
-    """``new`` (A, *X) for the inputs of a mask (A,), else ``old``, both finite: exact, and faster than `torch.where`."""
+    """``new`` (A, *X) for the inputs of a mask (A,), else ``old``, both finite: exact, faster than `torch.where`."""
     return torch.lerp(old, new, per_input(where.to(old.dtype), old))
 
 
