@@ -29,8 +29,8 @@ from benchmarks.machine import describe  # noqa: E402
 from benchmarks.vnncomp.queries import Instance, read_instances  # noqa: E402
 from verifier.bounding.ladder import METHODS, LadderOptions, Problem  # noqa: E402
 from verifier.bounding.rows import stack_rows  # noqa: E402
-from verifier.bounding.tail import to_logits  # noqa: E402
 from verifier.operators import place  # noqa: E402
+from verifier.operators.tail import to_logits  # noqa: E402
 from verifier.search.branch_and_bound import Search  # noqa: E402
 from verifier.search.result import SearchOptions  # noqa: E402
 from verifier.specs.region import stack  # noqa: E402

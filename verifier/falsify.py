@@ -14,13 +14,14 @@ from torch import Tensor
 from verifier.attacks import pgd
 from verifier.attacks.batch import Batch
 from verifier.attacks.ensemble import FEWEST_CLASSES, Budget, Ensemble, compose, title
+from verifier.attacks.objective import margin
 from verifier.attacks.parity import check_parity
 from verifier.attacks.replay import Replayer, replay
-from verifier.bounding.tail import to_logits
 from verifier.errors import out_of_memory
 from verifier.graph.ir import Graph
-from verifier.operators import find_device, place
-from verifier.operators.cost import multiply_adds
+from verifier.operators import evaluate, find_device, place
+from verifier.operators.cost import multiply_adds, placement
+from verifier.operators.tail import to_logits
 from verifier.specs.property import Query
 from verifier.specs.robustness import Robustness, Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Reason, Stage, Undecided
@@ -30,6 +31,8 @@ PGD = "pgd"
 INPUT = "input"
 #: multiply-adds that one forward pass of a batch may cost, about, and the most inputs of one
 _WORK, _MOST = 4e9, 1024
+#: a margin of so much, relative to the outputs, may be an error of rounding
+_NEARLY = 1e-3
 
 Found = Falsified | Undecided
 #: called with the number of a query and its verdict, as soon as that is known
@@ -130,13 +133,20 @@ class _Run:
             self.progress(number, self.found[number])
 
     def try_inputs(self, starts: Sequence[Any] | None) -> None:
-        """Look at the inputs that were given."""
-        for number, start in enumerate(starts or ()):
-            for prop, one in enumerate(self.original[number].properties):
-                x = np.asarray(start, dtype=np.float64).reshape(one.region.enclosing_box().lower.shape[1:])
-                self.starts[number] = x
-                if number not in self.found:
-                    self.judge(number, prop, x, INPUT)
+        """Look at the inputs that were given: all in the engine, in onnxruntime those that come near a violation."""
+        shape, (dtype, device) = self.graph.input_shape, placement(self.graph)
+        points = [np.asarray(start, dtype=np.float64).reshape(shape) for start in starts or ()]
+        self.starts = dict(enumerate(points))
+        for first in range(0, len(points), self.most()):
+            part = points[first : first + self.most()]
+            with torch.no_grad():
+                outputs = (
+                    evaluate(self.graph, torch.from_numpy(np.stack(part)).to(device, dtype)).double().cpu().numpy()
+                )
+            for number, (x, y) in enumerate(zip(part, outputs, strict=True), first):
+                for prop, one in enumerate(self.queries[number].properties):
+                    if number not in self.found and not margin(one, y) > _NEARLY * (1 + np.abs(y).max()):
+                        self.judge(number, prop, x, INPUT)
         self.refused.clear()  # that an input is no counterexample is no disagreement
 
     def by_pgd(self) -> None:
@@ -155,7 +165,7 @@ class _Run:
     def by_batches(self) -> None:
         """All properties of all queries, as many at a time as fit."""
         waiting = [(i, p) for i, query in enumerate(self.queries) for p in range(len(query.properties))]
-        size = max(1, min(_MOST, int(_WORK / max(1, multiply_adds(self.graph)))))
+        size = self.most()
         while waiting and not self.late():
             part = [pair for pair in waiting[:size] if pair[0] not in self.found]
             try:
@@ -167,13 +177,18 @@ class _Run:
                     raise
                 size = max(1, size // 4)
 
+    def most(self) -> int:
+        """How many inputs may go through the network at once."""
+        return max(1, min(_MOST, int(_WORK / max(1, multiply_adds(self.graph)))))
+
     def batch(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Attack some properties, given as (query, property)."""
         center = None
         if all(i in self.starts for i, _ in pairs):
             center = torch.from_numpy(np.stack([self.starts[i] for i, _ in pairs]))
         batch = Batch.of(self.graph, [self.queries[i].properties[p] for i, p in pairs], center=center)
-        attacks = compose(self.options.attack, self.loss(batch), batch, self.options.budget)
+        together = max(1, self.most() // len(pairs))
+        attacks = compose(self.options.attack, self.loss(batch), batch, self.options.budget, together)
         names = (INPUT, *map(title, attacks))
 
         def accept(place: int, x: Tensor, phase: int) -> bool:
@@ -183,7 +198,7 @@ class _Run:
 
     def loss(self, batch: Batch) -> str:
         """The loss that was asked for; where none was, a file that compares few classes takes the margin."""
-        few = batch.labels is not None and batch.objective.C.shape[-1] < FEWEST_CLASSES
+        few = batch.classes is not None and batch.goal.outputs < FEWEST_CLASSES
         return "margin" if self.options.loss == "auto" and few and not self.classifies else self.options.loss
 
     def late(self) -> bool:

@@ -22,11 +22,11 @@ from verifier.attacks.pgd import attack
 from verifier.attacks.replay import Replayer, replay
 from verifier.bounding.ladder import Bounds, LadderOptions, Problem, certify
 from verifier.bounding.rows import stack_rows
-from verifier.bounding.tail import to_logits
 from verifier.errors import out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place, require_bound_rules
 from verifier.operators.cost import multiply_adds
+from verifier.operators.tail import to_logits
 from verifier.schedule import (
     ATTACK,
     ATTACK_AGAIN,

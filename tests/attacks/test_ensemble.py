@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from verifier.attacks.apgd import Apgd
-from verifier.attacks.batch import Batch, label_of
+from verifier.attacks.batch import Batch
 from verifier.attacks.ensemble import Budget, Ensemble, EnsembleState, compose, title
 from verifier.attacks.fab import Fab
 from verifier.attacks.losses import check_loss
@@ -28,10 +28,10 @@ NORMS = ["inf", 2, 1]
 ATTACKS = [
     Apgd("ce", steps=20),
     Apgd("dlr", steps=20),
-    Apgd("dlr", 1, steps=20),
-    Apgd("margin", 0, 10, restarts=2),
+    Apgd("dlr", (1,), steps=20),
+    Apgd("margin", (0, 2), 10, restarts=2),
     Fab(15),
-    Fab(10, 2, 1),
+    Fab(10, 2, (1, 0, 2)),
     Square(60),
 ]
 SMALL = Budget(steps=12, queries=40)
@@ -79,9 +79,9 @@ def test_successes_lie_in_the_region_and_break_the_property(attack, norm):
     task = batch(network(0), norm)
     state = Ensemble((attack,)).run(task, 1)
     assert (state.broken == 1).any() and (state.broken == -1).any()
-    broken = state.broken >= 0
-    assert bool(task.region.contains(task.project(state.point).unsqueeze(0))[0].all())
-    assert torch.allclose(task.project(state.point), state.point, rtol=0, atol=1e-12)
+    broken, inner = state.broken >= 0, task.region.project(state.point.unsqueeze(0))[0]
+    assert bool(task.region.contains(inner.unsqueeze(0))[0].all())
+    assert torch.allclose(inner, state.point, rtol=0, atol=1e-12)
     margins = task.margins(task.outputs(state.point))
     assert torch.equal(broken, margins <= 0)
     assert torch.equal(state.open, (~broken).nonzero().squeeze(1))
@@ -90,7 +90,7 @@ def test_successes_lie_in_the_region_and_break_the_property(attack, norm):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("attack", ATTACKS, ids=title)
 def test_a_state_that_was_kept_goes_on_as_if_uninterrupted(attack, norm):
-    task, steps = batch(network(1), norm), 25
+    task, steps = batch(network(1), norm).aimed(attack.aims), 25
     whole = attack.start(task, 3)
     for _ in range(steps):
         whole = attack.step(task, whole)
@@ -113,7 +113,7 @@ def test_an_ensemble_goes_on_where_it_stopped():
     whole = ensemble.run(task, 5)
     state, rounds = ensemble.start(task, 5, lambda *_: True), 0
     while not ensemble.done(state):
-        left, rounds = task.select(state.open), rounds + 1
+        left, rounds = ensemble.rows(task, state), rounds + 1
         state = ensemble.step(left, state, lambda *_: True)
     assert rounds > 20 and torch.equal(whole.broken, state.broken) and torch.equal(whole.margin, state.margin)
     stopped = ensemble.run(task, 5, deadline=-inf)
@@ -143,6 +143,8 @@ def test_only_inputs_that_stand_are_attacked_again():
 
     class Counting:
         """Remembers how many inputs it is given."""
+
+        aims = ()
 
         def start(self, batch: Batch, seed: int):
             seen.append(len(batch))
@@ -202,26 +204,26 @@ def test_conjunctions_and_unions_are_attacked_by_their_margin():
     both = Polytope(-np.eye(4)[:2], -best[:2] + 0.05)
     prop = Property(box, (Polytope(np.eye(4)[:1], np.array([-1e3])), both))
     task = Batch.of(graph, [prop])
-    assert task.labels is None and label_of(prop) is None
+    assert task.classes is None
     for name in ("apgd", "fab"):
         state = Ensemble(compose(name, "auto", task)).run(task)
         assert (state.broken >= 1).all() and both.contains(evaluate(graph, state.point).numpy().reshape(-1))
 
 
 @pytest.mark.parametrize(
-    ("loss", "target", "classes"), [("dlr", None, 2), ("dlr", 0, 3), ("ce", 0, 4), ("hinge", None, 4)]
+    ("loss", "target", "classes"), [("dlr", False, 2), ("dlr", True, 3), ("ce", True, 4), ("hinge", False, 4)]
 )
 def test_a_loss_that_is_not_defined_is_refused(loss, target, classes):
     task = batch(network(6, classes=classes), "inf")
     with pytest.raises(InputError, match="needs|not defined|not known"):
-        check_loss(loss, target is not None, task)
+        check_loss(loss, target, task)
     check_loss("margin", True, task)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes(classes):
     tasks = (batch(network(seed, classes=classes), "inf", 0.9) for seed in range(50))
-    task = next(task for task in tasks if task.labels is not None and len(task.labels.unique()) > 1)
+    task = next(task for task in tasks if task.classes is not None and len(task.classes.label.unique()) > 1)
     for name in ("apgd", "ensemble"):
         with pytest.raises(InputError, match=f"has {classes} classes"):
             compose(name, "auto", task)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from math import inf
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from scipy.optimize import linprog
@@ -110,6 +111,17 @@ def test_no_adversarial_point_is_an_infinite_distance(mlp):
     graph = load(mlp([(np.zeros((2, 3)), np.array([1.0, 0.0]))]))
     points, distances = minimum_norm(graph, np.full((2, 1, 3), 0.5), [0, 0], inf, (0, 1), QUICK)
     assert (distances == inf).all() and (points == 0.5).all()
+
+
+def test_a_final_softmax_makes_no_gradient_vanish(mlp, tmp_path):
+    """Scores that differ by hundreds: their softmax is zero and one in float32, whatever the input."""
+    weight = np.array([[400.0, 0.0], [0.0, 400.0]], dtype=np.float32)
+    model = onnx.load(mlp([(weight, np.zeros(2))]))
+    model.graph.node.append(onnx.helper.make_node("Softmax", [model.graph.output[0].name], ["p"], axis=1))
+    model.graph.output[0].name = "p"
+    onnx.save(model, tmp_path / "softmax.onnx")
+    _, distances = minimum_norm(load(tmp_path / "softmax.onnx"), [[[0.9, 0.1]]], [0], inf, (0, 1), QUICK)
+    assert distances.tolist() == pytest.approx([0.4], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from verifier.attacks.steps import centre, extreme, normalised, steepest
+from verifier.attacks.steps import centre, extreme, inside, normalised, steepest
 from verifier.specs.region import Box, LpBall
 
 WIDE = Box(torch.full((2, 3), -9.0, dtype=torch.float64), torch.full((2, 3), 9.0, dtype=torch.float64))
@@ -61,3 +61,12 @@ def test_a_fixed_coordinate_never_moves():
 def test_normalised():
     gradient = torch.tensor([[[3.0, -1.0]], [[0.0, 0.0]], [[torch.nan, torch.inf]]], dtype=torch.float64)
     assert normalised(gradient).tolist() == [[[0.75, -0.25]], [[0.0, 0.0]], [[0.0, 0.0]]]
+
+
+@pytest.mark.parametrize("region", [box(), ball(2), ball(1)], ids=["box", "l2", "l1"])
+def test_inside_leads_into_the_region_and_keeps_what_lies_there(region):
+    far = MIDDLE + 40 * torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    near = inside(region, far)
+    torch.testing.assert_close(region.project(near.unsqueeze(0))[0], near)
+    torch.testing.assert_close(inside(region, near), near)
+    assert not torch.allclose(near, MIDDLE)

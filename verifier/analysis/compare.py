@@ -17,10 +17,10 @@ from verifier.attacks.parity import check_parity
 from verifier.attacks.pgd import PgdOptions, least_margin
 from verifier.attacks.replay import Replayer, replay
 from verifier.bounding.ladder import Bounds, LadderOptions
-from verifier.bounding.tail import to_logits
 from verifier.errors import InputError, out_of_memory
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, find_device, place, require_bound_rules
+from verifier.operators.tail import to_logits
 from verifier.pipeline import Evidence, evidence, verify
 from verifier.schedule import LADDERS, bounding_methods, methods
 from verifier.specs.robustness import Spec, resolve

@@ -21,10 +21,10 @@ from verifier.attacks.nearest import MinimumNormOptions
 from verifier.attacks.parity import check_parity
 from verifier.attacks.replay import Replayer
 from verifier.bounding.ladder import LadderOptions
-from verifier.bounding.tail import to_logits
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place, require_bound_rules
+from verifier.operators.tail import to_logits
 from verifier.pipeline import evidence, verify
 from verifier.specs.property import Query
 from verifier.specs.robustness import resolve

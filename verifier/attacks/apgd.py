@@ -14,7 +14,7 @@ from math import ceil, inf
 import torch
 from torch import Tensor
 
-from verifier.attacks.batch import Batch, per_input, resumed
+from verifier.attacks.batch import Batch, per_input, resumed, taken
 from verifier.attacks.losses import check_loss, descent
 from verifier.attacks.steps import steepest
 
@@ -27,8 +27,8 @@ class Apgd:
     """Options of the attack, and the attack.
 
     Args:
-        loss: ``ce``, ``dlr`` or ``margin``, see `verifier.attacks.losses.loss`.
-        target: aim at the polytope of this rank by its margin at the centre; None for any.
+        loss: ``ce``, ``dlr`` or ``margin``, see `verifier.attacks.losses.descent`.
+        aims: polytopes to aim at, by their ranks at the centre, each in a row of its own (`Batch.aimed`); none for any.
         steps: gradient steps of each restart.
         restarts: each begins at a random point of the region.
         size: first step, in half widths of the region.
@@ -37,7 +37,7 @@ class Apgd:
     """
 
     loss: str = "ce"
-    target: int | None = None
+    aims: tuple[int, ...] = ()
     steps: int = 100
     restarts: int = 1
     size: float = 2.0
@@ -62,7 +62,7 @@ class Apgd:
         Raises:
             InputError: the loss is not defined for the batch.
         """
-        check_loss(self.loss, self.target is not None, batch)
+        check_loss(self.loss, batch.aim is not None, batch)
         random = torch.Generator().manual_seed(seed).get_state()
         worst = torch.full((len(batch),), inf, dtype=batch.center.dtype, device=batch.center.device)
         return self._begun(batch, random, batch.center, worst, 0)
@@ -72,30 +72,23 @@ class Apgd:
         turn = state.step % self.steps
         if state.step > 0 and turn == 0:
             state = self._begun(batch, state.random, state.point, state.margin, state.step)
-        value, slope, margin = descent(self.loss, batch, state.x, self._aim(batch))
+        value, slope, margin = descent(self.loss, batch, state.x)
         state = self._recorded(state, value, slope, margin)
         if turn in self.checkpoints:
             state, slope = self._checked(state, slope, self.checkpoints[turn])
         x = state.x
-        move = per_input(state.size, x) * steepest(batch.region, slope.unsqueeze(0))[0]
-        there = batch.project(x + move)
+        there = batch.inside(x + per_input(state.size, x) * steepest(batch.region, slope.unsqueeze(0))[0])
         if turn > 0:
-            there = batch.project(x + self.momentum * (there - x) + (1 - self.momentum) * (x - state.previous))
+            there = batch.inside(torch.lerp(x, there, self.momentum).add_(x - state.previous, alpha=1 - self.momentum))
         return replace(state, x=there, previous=x, step=state.step + 1)
 
     def done(self, state: ApgdState) -> bool:
         return state.step >= self.steps * self.restarts
 
-    def _aim(self, batch: Batch) -> Tensor | None:
-        if self.target is None:
-            return None
-        rank = self.target % batch.objective.count
-        return batch.ranking.gather(1, rank.unsqueeze(1)).squeeze(1)
-
     def _begun(self, batch: Batch, random: Tensor, point: Tensor, margin: Tensor, step: int) -> ApgdState:
         """The state at the beginning of a restart; the best point so far is kept."""
         generator = resumed(random)
-        x = batch.project(batch.gauge.point(batch.gauge.random(generator)))
+        x = batch.inside(batch.gauge.point(batch.gauge.random(generator)))
         worst = torch.full_like(margin, inf)
         return ApgdState(
             x=x,
@@ -117,16 +110,15 @@ class Apgd:
     def _recorded(self, state: ApgdState, value: Tensor, slope: Tensor, margin: Tensor) -> ApgdState:
         """The state with the loss (A,), gradient (A, *X) and margin (A,) at its x."""
         x, better, deeper = state.x, value < state.least, margin < state.margin
-        wide = per_input(better, x)
         return replace(
             state,
-            best=torch.where(wide, x, state.best),
-            slope=torch.where(wide, slope, state.slope),
-            least=torch.where(better, value, state.least),
+            best=taken(x, better, state.best),
+            slope=taken(slope, better, state.slope),
+            least=torch.minimum(value, state.least),
             improved=state.improved + (value < state.loss),
             loss=value,
-            point=torch.where(per_input(deeper, x), x, state.point),
-            margin=torch.where(deeper, margin, state.margin),
+            point=taken(x, deeper, state.point),
+            margin=torch.minimum(margin, state.margin),
         )
 
     def _checked(self, state: ApgdState, slope: Tensor, interval: int) -> tuple[ApgdState, Tensor]:
@@ -134,18 +126,17 @@ class Apgd:
         slow = state.improved < self.share * interval
         idle = ~state.halved & (state.least == state.checked)
         halve = slow | idle
-        wide = per_input(halve, slope)
         state = replace(
             state,
-            x=torch.where(wide, state.best, state.x),
-            previous=torch.where(wide, state.best, state.previous),
+            x=taken(state.best, halve, state.x),
+            previous=taken(state.best, halve, state.previous),
             loss=torch.where(halve, state.least, state.loss),
             checked=state.least,
             size=torch.where(halve, state.size / 2, state.size),
             improved=torch.zeros_like(state.improved),
             halved=halve,
         )
-        return state, torch.where(wide, state.slope, slope)
+        return state, taken(state.slope, halve, slope)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from verifier.attacks.gauge import Gauge
+from verifier.attacks.goal import Classes, Goal, Polytopes
 from verifier.attacks.objective import Objective
+from verifier.attacks.steps import inside
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate
 from verifier.operators.cost import placement
@@ -30,19 +33,18 @@ class Batch:
     Args:
         graph: placed; its precision and device are used.
         region: where the inputs may go, batch size A.
-        objective: the unsafe polytopes of A properties.
-        labels: (A,) int64, the class that every polytope of a property is compared with; None where a property is
-            not about a class.
+        goal: the unsafe polytopes of A properties.
         gauge: where attacks begin, and how far a point is from there.
         ranking: (A, K) int64, the polytopes by their margin at the centre, nearest first.
+        aim: (A,) int64, the polytope to aim at; None for any.
     """
 
     graph: Graph
     region: Region
-    objective: Objective
-    labels: Tensor | None
+    goal: Goal
     gauge: Gauge
     ranking: Tensor
+    aim: Tensor | None = None
 
     @staticmethod
     def of(
@@ -60,14 +62,12 @@ class Batch:
         dtype, device = placement(graph)
         region = stack([prop.region for prop in properties]).to(dtype, device)
         objective = Objective.of(properties, dtype, device)
-        found = [label_of(prop) for prop in properties]
-        labels = None if None in found else torch.tensor(found, device=device)
+        goal = Classes.of(objective) or Polytopes(objective)
         center = None if center is None else center.to(device, dtype)
         gauge = Gauge.of(region, center) if gauge is None else gauge.to(dtype, device)
         with torch.no_grad():
-            y = evaluate(graph, gauge.center).flatten(1)
-        ranking = objective.rows(y.unsqueeze(0))[0].amax(-1).argsort(-1)
-        return Batch(graph, region, objective, labels, gauge, ranking)
+            ranking = goal.values(evaluate(graph, gauge.center).flatten(1)).argsort(-1)
+        return Batch(graph, region, goal, gauge, ranking)
 
     def __len__(self) -> int:
         return len(self.ranking)
@@ -77,55 +77,62 @@ class Batch:
         """(A, *X), where attacks begin."""
         return self.gauge.center
 
+    @property
+    def classes(self) -> Classes | None:
+        """The goal where it is about classes, else None."""
+        return self.goal if isinstance(self.goal, Classes) else None
+
     def select(self, index: Tensor) -> Batch:
         """Some of the inputs (int64 indices)."""
-        labels = None if self.labels is None else self.labels[index]
         return replace(
             self,
             region=self.region.select(index),
-            objective=self.objective.select(index),
-            labels=labels,
+            goal=self.goal.select(index),
             gauge=self.gauge.select(index),
             ranking=self.ranking[index],
+            aim=None if self.aim is None else self.aim[index],
         )
 
-    def outputs(self, x: Tensor) -> Tensor:
-        """Flat outputs (A, Y) of inputs x (A, *X); differentiable."""
-        return evaluate(self.graph, x).flatten(1)
+    def aimed(self, ranks: Sequence[int]) -> Batch:
+        """Every input once for each of some polytopes, given by their ranks; all for one input stand side by side.
 
-    def values(self, y: Tensor) -> Tensor:
-        """(A, K): the largest row of every polytope at outputs y (A, Y); an output lies inside where it is <= 0."""
-        return self.objective.rows(y.unsqueeze(0))[0].amax(-1)
+        Args:
+            ranks: counted from zero, and from the beginning again where a property has fewer; none for no aim at all.
+        """
+        if not ranks:
+            return self
+        device = self.ranking.device
+        repeated = self.select(torch.arange(len(self), device=device).repeat_interleave(len(ranks)))
+        rank = torch.tensor(tuple(ranks), device=device).repeat(len(self)) % repeated.goal.count
+        return replace(repeated, aim=repeated.ranking.gather(1, rank.unsqueeze(1)).squeeze(1))
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Flat outputs (A, Y) of inputs x (A, *X), without their derivative."""
+        with torch.no_grad():
+            return evaluate(self.graph, x).flatten(1)
 
     def margins(self, y: Tensor) -> Tensor:
-        """(A,): the least of `values`; infinite where it is not a number, so that it never counts as success."""
-        low = self.values(y.detach()).amin(-1)
-        return torch.where(low.isfinite(), low, torch.inf)
+        """(A,): the least value of a polytope at outputs y (A, Y); infinite where it is not a number."""
+        return finite(self.goal.values(y).amin(-1))
 
-    def project(self, x: Tensor) -> Tensor:
-        """The nearest points of the regions to x (A, *X)."""
-        return self.region.project(x.unsqueeze(0))[0]
-
-
-def label_of(prop: Property) -> int | None:
-    """The class whose score some other class has to reach in every unsafe polytope, None where there is none."""
-    found: set[int] = set()
-    for polytope in prop.unsafe:
-        row = polytope.C[0]
-        if len(polytope.d) != 1 or polytope.d[0] != 0 or sorted(row[row != 0]) != [-1.0, 1.0]:
-            return None
-        found.add(int(row.argmax()))
-    return found.pop() if len(found) == 1 else None
+    def inside(self, x: Tensor) -> Tensor:
+        """Points of the regions near x (A, *X), see `verifier.attacks.steps.inside`."""
+        return inside(self.region, x)
 
 
-def classes_of(objective: Objective) -> Tensor:
-    """(A, K): for properties about a class, the other class of every polytope."""
-    return objective.C[:, :, 0].argmin(-1)
+def finite(value: Tensor) -> Tensor:
+    """Values with infinity in place of what is not finite, so that it never counts as success."""
+    return torch.nan_to_num(value, nan=inf, posinf=inf, neginf=inf)
 
 
 def per_input(value: Tensor, like: Tensor) -> Tensor:
     """One number per input (A,) with axes to broadcast against ``like`` (A, *X)."""
     return value.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def taken(new: Tensor, where: Tensor, old: Tensor) -> Tensor:
+    """``new`` (A, *X) for the inputs of a mask (A,), else ``old``, both finite: exact, faster than `torch.where`."""
+    return torch.lerp(old, new, per_input(where.to(old.dtype), old))
 
 
 def select(state: Record, index: Tensor) -> Record:

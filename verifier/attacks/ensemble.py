@@ -46,8 +46,13 @@ class State(Protocol):
 
 
 class Attack(Protocol):
-    """An attack on a batch. The same batch, seed and steps lead to the same state, wherever it was kept meanwhile."""
+    """An attack on a batch. The same batch, seed and steps lead to the same state, wherever it was kept meanwhile.
 
+    ``aims`` are ranks of polytopes: where there are any, the batch has a row for each input and aim (`Batch.aimed`).
+    """
+
+    @property
+    def aims(self) -> tuple[int, ...]: ...
     def start(self, batch: Batch, seed: int) -> Any: ...
     def step(self, batch: Batch, state: Any) -> Any: ...
     def done(self, state: Any) -> bool: ...
@@ -70,12 +75,15 @@ class Budget:
     targets: int = 9
 
 
-def compose(name: str, loss: str, batch: Batch, budget: Budget = Budget()) -> tuple[Attack, ...]:
+def compose(
+    name: str, loss: str, batch: Batch, budget: Budget = Budget(), together: int | None = None
+) -> tuple[Attack, ...]:
     """The attacks that a name stands for.
 
     Args:
         name: one of `NAMES`.
         loss: one of `LOSSES`. ``auto`` is cross-entropy and DLR where properties are about classes, else the margin.
+        together: polytopes that are aimed at side by side; None for all. More take fewer passes and more memory.
 
     Raises:
         InputError: a name is not known, or a loss is not defined for the batch.
@@ -84,28 +92,28 @@ def compose(name: str, loss: str, batch: Batch, budget: Budget = Budget()) -> tu
         raise InputError("--attack", f"{name!r} is not known", f"choose one of pgd, {', '.join(NAMES)}")
     if loss not in LOSSES:
         raise InputError("--loss", f"{loss!r} is not known", f"choose one of {', '.join(LOSSES)}")
-    count = min(budget.targets, int(batch.objective.count.max()))
-    auto = "ce" if batch.labels is not None else "margin"
+    count = min(budget.targets, int(batch.goal.count.max()))
+    together = max(1, count if together is None else together)
+    groups = [tuple(range(first, min(first + together, count))) for first in range(0, count, together)]
+    auto = "ce" if batch.classes is not None else "margin"
     first = auto if loss == "auto" else loss
     aimed = "dlr" if first == "ce" and loss == "auto" else first
     losses = (first, aimed) if name == "apgd" and aimed != first else (first,)
-    apgd: list[Apgd] = [Apgd(each, None, budget.steps, budget.restarts) for each in losses]
+    apgd: list[Apgd] = [Apgd(each, (), budget.steps, budget.restarts) for each in losses]
     if aimed == "dlr" or (aimed == "margin" and count > 1):  # of a single polytope the margin needs no aim
-        apgd += [Apgd(aimed, rank, budget.steps, budget.restarts) for rank in range(count)]
-    fab = [Fab(budget.steps, budget.restarts, rank) for rank in range(count)]
+        apgd += [Apgd(aimed, aims, budget.steps, budget.restarts) for aims in groups]
+    fab = [Fab(budget.steps, budget.restarts, aims) for aims in groups]
     if name in ("apgd", "ensemble"):
         for each in apgd:
-            check_loss(each.loss, each.target is not None, batch)
+            check_loss(each.loss, bool(each.aims), batch)
     parts: dict[str, Sequence[Attack]] = {"apgd": apgd, "fab": fab, "square": [Square(budget.queries)]}
     return tuple(parts[name]) if name in parts else (*apgd, *fab, *parts["square"])
 
 
 def title(attack: Attack) -> str:
-    """What an attack is called: ``apgd-ce``, ``apgd-dlr-2`` (at the second nearest class), ``fab-1``, ``square``."""
-    parts = [type(attack).__name__.lower()]
-    parts += [attack.loss] if isinstance(attack, Apgd) else []
-    target = getattr(attack, "target", None)
-    return "-".join(parts + ([] if target is None else [str(target + 1)]))
+    """What an attack is called: ``apgd-ce``, ``apgd-dlr-t`` (aimed at one polytope after the other), ``fab-t``."""
+    loss = (attack.loss,) if isinstance(attack, Apgd) else ()
+    return "-".join((type(attack).__name__.lower(), *loss, *(("t",) if attack.aims else ())))
 
 
 @dataclass(frozen=True)
@@ -123,23 +131,26 @@ class Ensemble:
 
     def start(self, batch: Batch, seed: int, accept: Accept) -> EnsembleState:
         """Before the first step; inputs whose centre is accepted are broken."""
-        with torch.no_grad():
-            margin = batch.margins(batch.outputs(batch.center))
+        margin = batch.margins(batch.outputs(batch.center))
         none = torch.full((len(batch),), -1, device=margin.device)
         refused, everything = torch.full_like(margin, inf), torch.arange(len(batch), device=margin.device)
         state = EnsembleState(0, None, everything, batch.center, margin, refused, none, 0, seed)
         return self._settled(state, margin, batch.center, accept, 0)
 
+    def rows(self, batch: Batch, state: EnsembleState) -> Batch:
+        """What the attack at work is given: of all inputs those that stand, once for each of its aims."""
+        return batch.select(state.open).aimed(self.attacks[state.phase].aims)
+
     def step(self, batch: Batch, state: EnsembleState, accept: Accept) -> EnsembleState:
         """One step of the attack at work.
 
         Args:
-            batch: that of the inputs ``state.open`` alone.
+            batch: `rows` of the whole one.
         """
         attack, inner = self.attacks[state.phase], state.inner
         inner = attack.start(batch, state.seed + state.phase) if inner is None else attack.step(batch, inner)
         state = replace(state, inner=inner, steps=state.steps + 1)
-        state = self._settled(state, inner.margin, inner.point, accept, state.phase + 1)
+        state = self._settled(state, *self._best(inner, len(state.open)), accept, state.phase + 1)
         if not attack.done(inner):
             return state
         return replace(self._merged(state), inner=None, phase=state.phase + 1)
@@ -163,17 +174,28 @@ class Ensemble:
             state: where to go on; None to begin.
         """
         state = self.start(batch, seed, accept) if state is None else state
-        left = batch.select(state.open)
+        at, left = None, batch
         while not self.done(state) and (deadline is None or time.monotonic() < deadline):
+            if at != (state.phase, len(state.open)):
+                at, left = (state.phase, len(state.open)), self.rows(batch, state)
             state = self.step(left, state, accept)
-            if len(left) != len(state.open):
-                left = batch.select(state.open)
         return self._merged(state)
+
+    @staticmethod
+    def _best(inner: State, count: int) -> tuple[Tensor, Tensor]:
+        """The least margin (A,) of each of so many open inputs among its rows, and the point (A, *X)."""
+        margin, point = inner.margin, inner.point
+        if len(margin) == count:
+            return margin, point
+        margin, which = margin.reshape(count, -1).min(1)
+        return margin, point.reshape(count, -1, *point.shape[1:])[torch.arange(count, device=margin.device), which]
 
     def _settled(
         self, state: EnsembleState, margin: Tensor, point: Tensor, accept: Accept, number: int
     ) -> EnsembleState:
         """The state once points (A, *X) with margins (A,) <= 0 are judged, and without the inputs that they break."""
+        if not bool((margin <= 0).any()):
+            return state
         hopeful = ((margin <= 0) & (margin < state.refused[state.open])).nonzero().squeeze(1)
         if len(hopeful) == 0:
             return state
@@ -188,7 +210,11 @@ class Ensemble:
                 refused[input_number] = margin[place]
         state = replace(state, broken=broken, refused=refused)
         stays = (broken[state.open] < 0).nonzero().squeeze(1)
-        inner = None if state.inner is None else select(state.inner, stays)
+        inner = None
+        if state.inner is not None and len(stays) > 0:
+            count = len(state.inner.margin) // len(state.open)  # rows of each input
+            rows = stays.unsqueeze(1) * count + torch.arange(count, device=stays.device)
+            inner = select(state.inner, rows.flatten())
         return replace(state, inner=inner, open=state.open[stays])
 
     def _related(self, number: int, like: Tensor) -> Tensor:
@@ -198,16 +224,16 @@ class Ensemble:
         same = [i for i, owner in enumerate(self.owner) if owner == self.owner[number]]
         return torch.tensor(same, device=like.device)
 
-    @staticmethod
-    def _merged(state: EnsembleState) -> EnsembleState:
+    def _merged(self, state: EnsembleState) -> EnsembleState:
         """The state with the best points of the attack at work among those of all."""
         if state.inner is None or len(state.open) == 0:
             return state
-        better = (state.inner.margin < state.margin[state.open]).nonzero().squeeze(1)
+        least, best = self._best(state.inner, len(state.open))
+        better = (least < state.margin[state.open]).nonzero().squeeze(1)
         if len(better) == 0:
             return state
         margin, point, where = state.margin.clone(), state.point.clone(), state.open[better]
-        margin[where], point[where] = state.inner.margin[better], state.inner.point[better]
+        margin[where], point[where] = least[better], best[better]
         return replace(state, margin=margin, point=point)
 
 
@@ -217,7 +243,7 @@ class EnsembleState:
 
     Args:
         phase: number of the attack at work.
-        inner: its state, on the open inputs; None before it begins.
+        inner: its state, on the rows of the open inputs; None before it begins.
         open: (A,) int64, numbers of the inputs that still stand.
         point, margin: (B, *X) and (B,), the points of least margin.
         refused: (B,), the least margin of a point that was not accepted.

@@ -13,8 +13,9 @@ from math import inf
 import torch
 from torch import Tensor
 
-from verifier.attacks.batch import Batch, per_input, resumed
-from verifier.attacks.losses import gradient as derivative
+from verifier.attacks.batch import Batch, per_input, resumed, taken
+from verifier.attacks.losses import derivative, descent
+from verifier.operators import evaluate
 
 _TINY = 1e-30
 
@@ -26,8 +27,8 @@ class Fab:
     Args:
         steps: linearisations of each restart.
         restarts: the first begins at the centre, others at random.
-        target: aim at the polytope of this rank by its margin at the centre; None for the nearest by linearisation,
-            which costs a gradient for each polytope.
+        aims: polytopes to aim at, by their ranks at the centre, each in a row of its own (`Batch.aimed`); none for the
+            nearest by linearisation, which costs a gradient for each polytope.
         overshoot: moves are longer than to the boundary by this factor (eta).
         pull: the largest weight of the projection of the centre (alpha_max).
         backward: where a step goes on after a success, as a share of the way from the centre (beta).
@@ -35,15 +36,14 @@ class Fab:
 
     steps: int = 100
     restarts: int = 1
-    target: int | None = None
+    aims: tuple[int, ...] = ()
     overshoot: float = 1.05
     pull: float = 0.1
     backward: float = 0.9
 
     def start(self, batch: Batch, seed: int) -> FabState:
         """Before the first step; an input that is unsafe at its centre is done."""
-        with torch.no_grad():
-            margin = batch.margins(batch.outputs(batch.center))
+        margin = batch.margins(batch.outputs(batch.center))
         zero, broken = torch.zeros_like(batch.center), margin <= 0
         distance = torch.where(broken, 0, torch.full_like(margin, inf))
         random = torch.Generator().manual_seed(seed).get_state()
@@ -71,17 +71,15 @@ class Fab:
         """The state after a step to u: whether it is a success, and the nearest one so far."""
         gauge = batch.gauge
         x = gauge.point(u)
-        with torch.no_grad():
-            margin = batch.margins(batch.outputs(x))
+        margin = batch.margins(batch.outputs(x))
         success, length = margin <= 0, gauge.length(u)
         better = success & (length < state.distance)
-        wide = per_input(better, u)
         return replace(
             state,
-            u=torch.where(per_input(success, u), self.backward * u, u),
-            best=torch.where(wide, u, state.best),
+            u=taken(self.backward * u, success, u),
+            best=taken(u, better, state.best),
             distance=torch.where(better, length, state.distance),
-            point=torch.where(wide, x, state.point),
+            point=taken(x, better, state.point),
             margin=torch.where(better & (length <= 1), margin, state.margin),
             step=state.step + 1,
         )
@@ -97,25 +95,29 @@ class Fab:
 
     def linearised(self, batch: Batch, u: Tensor) -> tuple[Tensor, Tensor]:
         """Value (A,) and gradient by u (A, *X) of the polytope's largest row that is aimed at."""
-        x = batch.gauge.point(u).requires_grad_()
-        values = batch.values(batch.outputs(x))
-        if self.target is not None or values.shape[1] == 1:
-            rank = (self.target or 0) % batch.objective.count
-            value = values.gather(1, batch.ranking.gather(1, rank.unsqueeze(1))).squeeze(1)
-            return value.detach(), derivative(value, x) * batch.gauge.scale
-        return self._nearest(batch, x, values)
+        x = batch.gauge.point(u)
+        if batch.aim is not None or batch.ranking.shape[1] == 1:
+            value, gradient, _ = descent("margin", batch, x)
+            return value, gradient * batch.gauge.scale
+        return self._nearest(batch, x)
 
-    def _nearest(self, batch: Batch, x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _nearest(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `linearised`, of the polytope whose linearised boundary is nearest."""
-        least, chosen, slope = torch.full_like(values[:, 0], inf), values[:, 0].detach(), torch.zeros_like(x)
+        x = x.requires_grad_()
+        with torch.enable_grad():
+            y = evaluate(batch.graph, x)
+        flat = y.detach().flatten(1)
+        values = batch.goal.values(flat)
+        least, chosen, slope = torch.full_like(values[:, 0], inf), values[:, 0], torch.zeros_like(x)
         count = values.shape[1]
         for k in range(count):
-            gradient = derivative(values[:, k], x, k + 1 < count) * batch.gauge.scale
-            value = values[:, k].detach()
+            weight = batch.goal.slope(flat, torch.full_like(batch.goal.count, k))
+            gradient = derivative(y, x, weight, k + 1 < count) * batch.gauge.scale
+            value = values[:, k]
             distance = value.abs() / batch.gauge.steepness(gradient).clamp(min=_TINY)
             nearer = distance < least
             least, chosen = torch.where(nearer, distance, least), torch.where(nearer, value, chosen)
-            slope = torch.where(per_input(nearer, x), gradient, slope)
+            slope = taken(gradient, nearer, slope)
         return chosen, slope
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verifier.attacks.batch import Batch, classes_of
+from verifier.attacks.batch import Batch, finite
+from verifier.attacks.goal import Classes
 from verifier.errors import InputError
+from verifier.operators import evaluate
 
 #: loss -> classes that it needs, untargeted and targeted; None where there is no such loss
 CLASSES: dict[str, tuple[int, int | None]] = {"margin": (1, 1), "ce": (2, None), "dlr": (3, 4)}
-_NEVER = -1e30  # a score that is no score
 _TINY = 1e-12
 
 
@@ -32,56 +33,85 @@ def check_loss(name: str, targeted: bool, batch: Batch) -> None:
         raise InputError("--loss", f"{title} is not defined", "choose dlr or margin")
     if name == "margin":
         return
-    if batch.labels is None:
+    if batch.classes is None:
         what = f"{title} compares a class with others, which this specification does not"
         raise InputError("--loss", what, "choose margin, which any specification has")
-    classes = batch.objective.C.shape[-1]
-    if classes < needed:
-        what = f"has {classes} classes, {title} needs {needed}"
+    if batch.goal.outputs < needed:
+        what = f"has {batch.goal.outputs} classes, {title} needs {needed}"
         raise InputError("network", what, "choose --loss margin, or --attack pgd, fab or square")
 
 
-def loss(name: str, batch: Batch, y: Tensor, polytope: Tensor | None) -> Tensor:
-    """(A,): the loss of outputs y (A, Y); differentiable.
+def descent(name: str, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss (A,), its gradient (A, *X) and the margin (A,) at inputs x (A, *X).
 
-    ``margin`` is the largest row of a polytope. ``ce`` is ``z_y - log sum_{i != y} exp z_i``: a monotone function of
-    the cross-entropy, so its gradient has the same direction, but does not vanish where the label's probability rounds
-    to one. ``dlr`` is the difference of logits ratio (Croce and Hein 2020, "Reliable evaluation of adversarial
-    robustness", equations 6 and 7), which does not change with the scale of the logits.
+    The derivative by the outputs is written down, so that nothing but the network is differentiated. Losses and margins
+    that are not finite count as infinite; a gradient is zero where it is not, or where the network ignores its input.
 
     Args:
-        polytope: (A,) int64, what to aim at; None for any.
+        name: one of `CLASSES`; ``margin`` is what stands for the others where the goal is not about classes.
     """
-    if name == "margin" or batch.labels is None:
-        values = batch.values(y)
-        return values.amin(-1) if polytope is None else values.gather(1, polytope.unsqueeze(1)).squeeze(1)
-    label = batch.labels.unsqueeze(1)
-    score = y.gather(1, label).squeeze(1)
-    others = y.scatter(1, label, _NEVER)
-    if name == "ce":
-        return score - others.logsumexp(-1)
-    best = y.topk(3 if polytope is None else 4, dim=-1).values
-    if polytope is None:
-        return (score - others.amax(-1)) / (best[:, 0] - best[:, 2] + _TINY)
-    target = classes_of(batch.objective).gather(1, polytope.unsqueeze(1))
-    return (score - y.gather(1, target).squeeze(1)) / (best[:, 0] - best[:, 2:].mean(-1) + _TINY)
-
-
-def descent(name: str, batch: Batch, x: Tensor, polytope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss (A,), its gradient (A, *X) and the margin (A,) at inputs x (A, *X); what is not finite counts as zero."""
     x = x.detach().requires_grad_()
-    y = batch.outputs(x)
-    value = loss(name, batch, y, polytope)
-    return value.detach(), gradient(value, x), batch.margins(y)
+    with torch.enable_grad():
+        y = evaluate(batch.graph, x)
+    flat = y.detach().flatten(1)
+    if name == "margin" or batch.classes is None:
+        value, slope, margin = _margin(batch, flat)
+    elif name == "ce":
+        value, slope, margin = _cross_entropy(batch.classes, flat)
+    else:
+        value, slope, margin = _dlr(batch, batch.classes, flat)
+    return finite(value), derivative(y, x, slope), finite(margin)
 
 
-def gradient(value: Tensor, x: Tensor, again: bool = False) -> Tensor:
-    """Derivative of values (A,) by x (A, *X); zero where the network does not use its input or it is not finite.
+def derivative(y: Tensor, x: Tensor, slope: Tensor, again: bool = False) -> Tensor:
+    """Derivative of ``<slope, y>`` by x (A, *X); zero where y does not depend on x, or where it is not finite.
 
     Args:
+        y: (A, *Y), slope: (A, Y).
         again: whether another derivative of the same outputs will be asked for.
     """
-    if not value.requires_grad:
+    if not y.requires_grad:
         return torch.zeros_like(x)
-    (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True, retain_graph=again)
+    (found,) = torch.autograd.grad(y, x, slope.reshape(y.shape), retain_graph=again)
     return torch.nan_to_num(found, posinf=0, neginf=0)
+
+
+def _margin(batch: Batch, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The value of the polytope that is aimed at, or else of the nearest."""
+    values = batch.goal.values(y)
+    margin, nearest = values.min(-1)
+    if batch.aim is None:
+        return margin, batch.goal.slope(y, nearest), margin
+    return values.gather(1, batch.aim.unsqueeze(1)).squeeze(1), batch.goal.slope(y, batch.aim), margin
+
+
+def _cross_entropy(goal: Classes, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``z_y - log sum_i exp z_i`` over the rivals i.
+
+    A monotone function of the cross-entropy, so its gradient has the same direction, but does not vanish where the
+    label's probability rounds to one.
+    """
+    values = goal.values(y)
+    margin = values.amin(-1, keepdim=True)
+    share = (margin - values).exp()
+    total = share.sum(-1, keepdim=True)
+    slope = goal.one.scatter_add(1, goal.rivals, share / -total)
+    return (margin - total.log()).squeeze(1), slope, margin.squeeze(1)
+
+
+def _dlr(batch: Batch, goal: Classes, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The difference of logits ratio, which does not change with the scale of the logits.
+
+    Croce and Hein 2020, "Reliable evaluation of adversarial robustness", equations 6 and 7.
+    """
+    values = goal.values(y)
+    margin, polytope = values.min(-1)
+    best, order = y.topk(3 if batch.aim is None else 4, dim=-1)
+    if batch.aim is not None:
+        polytope = batch.aim
+    spread = best[:, :1] - best[:, 2:].mean(-1, keepdim=True) + _TINY
+    value = values.gather(1, polytope.unsqueeze(1)) / spread
+    slope = goal.slope(y, polytope)
+    slope = slope.scatter_add(1, order[:, :1], -value)
+    slope = slope.scatter_add(1, order[:, 2:], (value / (best.shape[1] - 2)).expand(-1, best.shape[1] - 2))
+    return value.squeeze(1), slope / spread, margin

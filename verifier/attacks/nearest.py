@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.attacks.batch import Batch, per_input
+from verifier.attacks.batch import Batch, per_input, taken
 from verifier.attacks.fab import Fab
 from verifier.attacks.gauge import Gauge
 from verifier.attacks.replay import Replayer, replay
@@ -24,7 +24,8 @@ from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place
 from verifier.operators.cost import multiply_adds
-from verifier.specs.property import Property
+from verifier.operators.tail import to_logits
+from verifier.specs.property import Property, Query
 from verifier.specs.region import Box
 from verifier.specs.robustness import Robustness, parse_norm
 
@@ -85,7 +86,8 @@ def minimum_norm(
     The distances are upper bounds of the true ones, since every point is replayed in onnxruntime on the original file.
 
     Args:
-        graph: from `verifier.load`, not placed, its outputs scores of the classes.
+        graph: from `verifier.load`, not placed, its outputs scores of the classes. A final softmax is left out, so that
+            it makes no gradient vanish.
         x: (B, *X) inputs in the network's unit, an array of any library.
         labels: (B,) classes; the predicted ones for the margin of a decision.
         norm: ``inf``, ``2`` or ``1``.
@@ -103,7 +105,7 @@ def minimum_norm(
     deadline = None if options.timeout is None else began + options.timeout
     task = replace(_Task.of(graph, x, labels, norm, clip, scale), wanted=tuple(wanted or ()))
     replayer = Replayer(graph) if replayer is None else replayer
-    placed = place(graph, options.dtype, find_device(options.device))
+    placed = place(to_logits(graph, Query(()))[0], options.dtype, find_device(options.device))
     points, distances = task.x.clone(), torch.full((len(task.x),), inf, dtype=torch.float64)
     for part in torch.arange(len(task.x)).split(_size(graph, options.targets)):
         properties = task.properties(part)
@@ -188,7 +190,7 @@ def polish(batch: Batch, fab: Fab, u: Tensor) -> Tensor:
         beyond = batch.gauge.clip(_BEYOND * direct)
         other = _bisected(batch, beyond)
         better = _unsafe(batch, beyond) & (batch.gauge.length(other) < batch.gauge.length(u))
-        u = torch.where(per_input(better, u), other, u)
+        u = taken(other, better, u)
     return u
 
 
@@ -203,16 +205,13 @@ def _bisected(batch: Batch, u: Tensor) -> Tensor:
 
 
 def _unsafe(batch: Batch, u: Tensor) -> Tensor:
-    with torch.no_grad():
-        return batch.margins(batch.outputs(batch.gauge.point(u))) <= 0
+    return batch.margins(batch.outputs(batch.gauge.point(u))) <= 0
 
 
 def _nearest(batch: Batch, options: MinimumNormOptions, deadline: float | None) -> list[Tensor | None]:
     """The nearest point to each input (*X) that looks adversarial, in float64 on the CPU; None where there is none."""
-    count = min(options.targets, int(batch.objective.count.max()))
-    pairs, fab = batch, options.fab
-    if count > 0:
-        pairs, fab = _aimed(batch, count), replace(options.fab, target=0)
+    count = min(options.targets, int(batch.goal.count.max()))
+    pairs, fab = batch.aimed(range(count)), options.fab
     state = fab.start(pairs, options.seed)
     while not fab.done(state) and (deadline is None or time.monotonic() < deadline):
         state = fab.step(pairs, state)
@@ -222,14 +221,6 @@ def _nearest(batch: Batch, options: MinimumNormOptions, deadline: float | None) 
     x = pairs.gauge.point(u)
     chosen = x.reshape(len(batch), -1, *x.shape[1:])[torch.arange(len(batch), device=x.device), which].double().cpu()
     return [point if math.isfinite(value) else None for point, value in zip(chosen, least.tolist(), strict=True)]
-
-
-def _aimed(batch: Batch, count: int) -> Batch:
-    """Every input once for each of its nearest polytopes, which then comes first in its ranking."""
-    repeated = batch.select(torch.arange(len(batch), device=batch.center.device).repeat_interleave(count))
-    turn = torch.arange(count, device=batch.center.device).repeat(len(batch)) % repeated.objective.count
-    first = repeated.ranking.gather(1, turn.unsqueeze(1))
-    return replace(repeated, ranking=first)
 
 
 def _replayed(replayer: Replayer, prop: Property, x: Tensor, candidate: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from verifier.attacks.batch import Batch, per_input, resumed
+from verifier.attacks.batch import Batch, per_input, resumed, taken
 from verifier.specs.region import Box, LpBall
 
 #: shares of all steps after which the area of a window is halved
@@ -30,10 +30,12 @@ class Square:
     Args:
         steps: outputs that may be looked at for each input.
         area: of the first windows, as a share of the image.
+        aims: none: any polytope will do.
     """
 
     steps: int = 5000
     area: float = 0.8
+    aims: tuple[int, ...] = ()
 
     def start(self, batch: Batch, seed: int) -> SquareState:
         """Before the first step: stripes in a box, the centre in a ball."""
@@ -44,8 +46,7 @@ class Square:
             shape = (len(x), layout.channels, 1, layout.width)
             high = layout.flat(_signs(shape, generator, x).expand(-1, -1, layout.height, -1) > 0, x)
             x = torch.where(high, batch.region.upper, batch.region.lower)
-        with torch.no_grad():
-            margin = batch.margins(batch.outputs(x))
+        margin = batch.margins(batch.outputs(x))
         return SquareState(x, margin, 1, generator.get_state())
 
     def step(self, batch: Batch, state: SquareState) -> SquareState:
@@ -54,12 +55,11 @@ class Square:
         side = self.side(layout, state.step)
         propose = _corner if isinstance(batch.region, Box) else _bump
         x = propose(batch, layout, state.point, side, generator)
-        with torch.no_grad():
-            margin = batch.margins(batch.outputs(x))
+        margin = batch.margins(batch.outputs(x))
         better = margin < state.margin
         return SquareState(
-            torch.where(per_input(better, x), x, state.point),
-            torch.where(better, margin, state.margin),
+            taken(x, better, state.point),
+            torch.minimum(margin, state.margin),
             state.step + 1,
             generator.get_state(),
         )
@@ -174,7 +174,7 @@ def _bump(batch: Batch, layout: Layout, x: Tensor, side: tuple[int, int], genera
     used = _length(rest, ball.norm) ** ball.norm
     left = (ball.radius**ball.norm - used).clamp(min=0) ** (1 / ball.norm)
     pattern = pattern * per_input(left / _length(pattern, ball.norm), pattern)
-    return batch.project(ball.center + layout.flat(rest + pattern, x))
+    return batch.inside(ball.center + layout.flat(rest + pattern, x))
 
 
 def _hill(window: _Window, layout: Layout, side: tuple[int, int], like: Tensor) -> Tensor:

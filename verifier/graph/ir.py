@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -103,6 +104,15 @@ class Graph:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return self.shapes[self.input]
+
+    @cached_property
+    def releases(self) -> tuple[tuple[str, ...], ...]:
+        """For each node the values that no later node takes, so that they need not be kept."""
+        last = {name: i for i, node in enumerate(self.nodes) for name in node.inputs}
+        return tuple(
+            tuple(name for name in dict.fromkeys(node.inputs) if last[name] == i and name != self.output)
+            for i, node in enumerate(self.nodes)
+        )
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -58,16 +57,14 @@ def evaluate_all(graph: Graph, x: Tensor) -> dict[str, Tensor]:
 
 def evaluate(graph: Graph, x: Tensor) -> Tensor:
     """Outputs (B, *Y) of a placed graph for inputs x (B, *X); differentiable."""
-    last_use: Mapping[str, int] = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
     values: dict[str, Tensor] = {graph.input: x}
-    for i, node in enumerate(graph.nodes):
+    for node, released in zip(graph.nodes, graph.releases, strict=True):
         if node.op == "input":
             continue
         inputs = [values[name] for name in node.inputs] or [x]
         values[node.name] = OPERATORS[node.op].forward(node, *inputs)
-        for name in set(node.inputs):
-            if last_use[name] == i and name != graph.output:
-                del values[name]
+        for name in released:
+            del values[name]
     return values[graph.output]
 
 

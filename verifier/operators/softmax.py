@@ -1,7 +1,7 @@
 """Softmax and its logarithm: evaluated and enclosed, but without a linear bound rule.
 
 They are accepted as a final layer only, where the property is carried over to the logits (see
-`verifier.bounding.tail`).
+`verifier.operators.tail`).
 """
 
 from __future__ import annotations

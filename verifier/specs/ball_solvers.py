@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 _NEWTON_STEPS = 60  # the active set only shrinks; a handful is typical
-_BISECTIONS = 64
 _FIRST_SORTED = 64  # how many of the largest entries are looked at before the number is multiplied by 8
 
 
@@ -79,7 +78,7 @@ def l1_shrink(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     high = size.amax(-1)
     fits = torch.minimum(size, room).sum(-1) <= radius
     high = torch.where(fits, 0, high)
-    for _ in range(_BISECTIONS):
+    for _ in range(torch.finfo(size.dtype).bits):  # by then the two ends are neighbours
         middle = (low + high) / 2
         too_long = torch.minimum((size - middle.unsqueeze(-1)).clamp(min=0), room).sum(-1) > radius
         low, high = torch.where(too_long, middle, low), torch.where(too_long, high, middle)

@@ -37,6 +37,9 @@ def fit(prop: Property, shape: tuple[int, ...], outputs: int, where: str) -> Pro
         raise InputError(where, "a property has no unsafe polytope", "give it at least one")
     for polytope in prop.unsafe:
         _check_polytope(polytope, outputs, where)
+    # all in one go: a thousand queries of many polytopes each are a common case
+    if not np.isfinite(np.concatenate([array.ravel() for one in prop.unsafe for array in _arrays(one)])).all():
+        raise InputError(where, "a polytope holds NaN or infinite numbers", "replace them by numbers")
     return replace(prop, region=prop.region.reshape(shape))
 
 
@@ -71,21 +74,24 @@ def _tensors(region: Region) -> Iterator[object]:
         yield from (inner for inner in (box.inner_lower, box.inner_upper) if inner is not None)
 
 
+def _arrays(polytope: Polytope) -> tuple[np.ndarray, ...]:
+    inner = () if polytope.d_inner is None else (polytope.d_inner,)
+    return (polytope.C, polytope.d, *inner)
+
+
 def _check_polytope(polytope: Polytope, outputs: int, where: str) -> None:
-    limits = (polytope.d,) if polytope.d_inner is None else (polytope.d, polytope.d_inner)
-    for array in (polytope.C, *limits):
+    matrix, *limits = _arrays(polytope)
+    for array in (matrix, *limits):
         if not isinstance(array, np.ndarray) or array.dtype != np.float64:
             raise InputError(where, "a polytope is not made of float64 numpy arrays", "make C and d such arrays")
-    if polytope.C.ndim != 2 or any(limit.shape != polytope.C.shape[:1] for limit in limits):
+    if matrix.ndim != 2 or any(limit.shape != matrix.shape[:1] for limit in limits):
         shapes = f"C of shape {polytope.C.shape} and d of shape {polytope.d.shape}"
         raise InputError(where, f"a polytope has {shapes}", "give C (rows, outputs) and d (rows,)")
-    rows, columns = polytope.C.shape
+    rows, columns = matrix.shape
     if columns != outputs:
         what = f"speaks of {columns} outputs, the network has {outputs}"
         raise InputError(where, what, "use the specification of this network")
     if rows == 0:
         raise InputError(where, "a polytope has no rows, so every output lies in it", "give it at least one row")
-    if not all(np.isfinite(array).all() for array in (polytope.C, *limits)):
-        raise InputError(where, "a polytope holds NaN or infinite numbers", "replace them by numbers")
     if polytope.d_inner is not None and (polytope.d_inner > polytope.d).any():
         raise InputError(where, "the inner d of a polytope exceeds its d", "give one that is at most d")

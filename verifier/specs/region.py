@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -88,10 +89,9 @@ class LpBall:
             raise InputError(where, f"a ball of norm {norm!r} is not known", "use 1, 2 or inf")
         if radius.shape != center.shape[:1] or not bool((radius.isfinite() & (radius >= 0)).all()):
             raise InputError(where, f"the radius is {radius.tolist()}", "give one number >= 0 for each input")
-        spread = radius.reshape(-1, *[1] * (center.dim() - 1))
-        around = Box(outward(center - spread, -torch.inf), outward(center + spread, torch.inf))
-        check_bounds(around.lower, around.upper, where)
-        box = around if box is None else box
+        if box is None:
+            spread = radius.reshape(-1, *[1] * (center.dim() - 1))
+            box = Box(outward(center - spread, -torch.inf), outward(center + spread, torch.inf))
         check_bounds(box.lower, box.upper, where)
         check_bounds(box.lower, center, where, "the centre lies below the allowed range")
         check_bounds(center, box.upper, where, "the centre lies above the allowed range")
@@ -208,6 +208,10 @@ class LpBall:
 
     def enclosing_box(self) -> Box:
         """The smallest box around the set, up to outward rounding."""
+        return self._around
+
+    @cached_property
+    def _around(self) -> Box:
         radius = self.radius.reshape(-1, *[1] * (self.center.dim() - 1))
         lower = torch.maximum(self.box.lower, outward(self.center - radius, -torch.inf))
         return Box(lower, torch.minimum(self.box.upper, outward(self.center + radius, torch.inf)))
@@ -230,7 +234,7 @@ class LpBall:
             point = limits.witness(center + max(0.0, 1 - shrink) * move)
             if point is None or _norm(point - center, self.norm) <= radius * (1 - _NORM_ALLOWANCE):
                 return point
-            shrink *= 2
+            shrink *= 8
         return None
 
     def _witness_box(self) -> Box:

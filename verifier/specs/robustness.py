@@ -62,9 +62,10 @@ class Robustness:
         targets = self.targets
         if targets is None:
             targets = tuple(target for target in range(classes) if target != self.label)
-        scores = np.eye(classes)
-        rows = [scores[self.label] - scores[target] for target in targets]
-        return Property(self.region, tuple(Polytope(row[None], np.zeros(1)) for row in rows))
+        C = np.zeros((len(targets), 1, classes))
+        C[:, 0, self.label] = 1
+        C[range(len(targets)), 0, targets] -= 1
+        return Property(self.region, tuple(Polytope(row, np.zeros(1)) for row in C))
 
 
 #: everything that says what is to be proved

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from verifier.analysis.brackets import Metric
 from verifier.analysis.margins.pseudo import PseudoMargin
-from verifier.bounding.tail import to_logits
 from verifier.errors import InputError
 from verifier.graph.ir import Graph, Node
 from verifier.operators import evaluate, find_device, place
+from verifier.operators.tail import to_logits
 from verifier.pipeline import evidence
 from verifier.specs.normalize import affine
 from verifier.specs.property import Query

@@ -12,10 +12,10 @@ from torch import Tensor
 from verifier.attacks.steps import normalised, steepest
 from verifier.bounding.dual import Relaxation
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
-from verifier.bounding.tail import to_logits
 from verifier.graph.ir import Graph
 from verifier.operators import find_device, place, require_bound_rules
 from verifier.operators.evaluate import evaluate_all
+from verifier.operators.tail import to_logits
 from verifier.specs.box import flat
 from verifier.specs.property import Property
 from verifier.specs.region import Box, LpBall, Region

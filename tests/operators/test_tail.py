@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.operators.build import Builder
-from verifier.bounding.tail import to_logits
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, place
+from verifier.operators.tail import to_logits
 from verifier.specs.property import Polytope, Property, Query
 from verifier.specs.region import Box
 
