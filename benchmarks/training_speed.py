@@ -143,7 +143,7 @@ def main() -> None:
 def load(batch: int, data_dir: Path | None, device: torch.device) -> tuple[list[tuple[Tensor, Tensor]], str]:
     """Batches of images and labels, and what they are."""
     try:
-        data, source = load_dataset("mnist", data_dir), "MNIST"
+        data, source = load_dataset("mnist", data_dir, "train"), "MNIST"
         x, y = torch.from_numpy(data.x).float(), torch.as_tensor(data.y)
     except InputError as error:
         generator = torch.Generator().manual_seed(0)

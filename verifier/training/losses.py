@@ -29,8 +29,11 @@ from verifier.training.regularisers import balance, tightness
 
 __all__ = ["LOSSES", "LossOptions", "LossTerms", "TrainingLoss", "training_loss"]
 
-#: memory that the widest layer takes of samples whose radii are searched for together, and the fewest such samples
-CACHE_BYTES, SMALLEST_GROUP = 1 << 20, 8
+#: memory that the widest layer takes of samples whose radii are searched for together
+CACHE_BYTES = 1 << 20
+#: parts of a batch are filled up to a multiple of this: torch prepares a convolution anew for every size that it has
+#: not seen, which takes longer than a small convolution itself
+GRAIN = 16
 
 
 @dataclass(frozen=True)
@@ -314,21 +317,30 @@ def _adapted(
     Args:
         batch: with the cap as its radius.
     """
-    hopeful = (correct & (previous >= NEAR_CAP * batch.radius)).nonzero().squeeze(1)
+    near = torch.where(correct, previous / batch.radius, 0.0)
+    # those near the cap, and a few more or less of them to a whole number of grains
+    count = (int((near >= NEAR_CAP).sum()) + GRAIN // 2) // GRAIN * GRAIN
+    hopeful = near.argsort(descending=True, stable=True)[:count]
     losses, radius, done = [], torch.zeros_like(batch.radius), torch.zeros_like(correct)
     if hopeful.numel() > 0:
         found = robust(batch.select(hopeful))
         assert found.margins is not None
-        holds = (found.margins.lower.detach() > 0).all(1)
+        holds = correct[hopeful] & (found.margins.lower.detach() > 0).all(1)
         done[hopeful] = holds
         radius[hopeful] = torch.where(holds, batch.radius[hopeful], 0.0)
         losses.append(found.loss[holds])
     others = (~done).nonzero().squeeze(1)
     if others.numel() > 0:
-        part = batch.select(others)
-        radius[others] = found_radius = radii(part, previous[others])
-        losses.append(robust(replace(part, radius=found_radius)).loss)
+        part = batch.select(filled(others))
+        found_radius = radii(part, previous[filled(others)])
+        radius[others] = found_radius[: len(others)]
+        losses.append(robust(replace(part, radius=found_radius)).loss[: len(others)])
     return Robust(torch.cat(losses)), radius
+
+
+def filled(index: Tensor) -> Tensor:
+    """Indices, at least one, and the last of them again and again up to a whole number of grains."""
+    return torch.cat([index, index[-1:].expand(-len(index) % GRAIN)])
 
 
 def radii(batch: Batch, previous: Tensor | None) -> Tensor:
@@ -343,11 +355,12 @@ def radii(batch: Batch, previous: Tensor | None) -> Tensor:
     size = len(batch.x)
     if batch.x.device.type == "cpu":  # so many at a time that the widest layer stays in the cache: twice as fast
         widest = max(math.prod(shape) for shape in graph.shapes.values())
-        size = max(SMALLEST_GROUP, CACHE_BYTES // (widest * batch.x.element_size()))
+        size = max(1, CACHE_BYTES // (widest * batch.x.element_size() * GRAIN)) * GRAIN
 
     def margin_at(index: Tensor, radius: Tensor) -> Tensor:
-        parts = zip(index.split(size), radius.split(size), strict=True)
-        return torch.cat([bounds(ball(batch.x[i], r), batch.y[i], graph).lower.amin(1) for i, r in parts])
+        count, radius = len(index), radius[filled(torch.arange(len(index), device=index.device))]
+        parts = zip(filled(index).split(size), radius.split(size), strict=True)
+        return torch.cat([bounds(ball(batch.x[i], r), batch.y[i], graph).lower.amin(1) for i, r in parts])[:count]
 
     at_zero = network.margins_of(batch.logits.detach(), batch.y).amin(1)
     return certified_radii(margin_at, at_zero, batch.radius, options.bisections, previous)
