@@ -322,18 +322,20 @@ def _adapted(
     count = (int((near >= NEAR_CAP).sum()) + GRAIN // 2) // GRAIN * GRAIN
     hopeful = near.argsort(descending=True, stable=True)[:count]
     losses, radius, done = [], torch.zeros_like(batch.radius), torch.zeros_like(correct)
+    at_cap = torch.zeros_like(radius)
     if hopeful.numel() > 0:
         found = robust(batch.select(hopeful))
         assert found.margins is not None
-        holds = correct[hopeful] & (found.margins.lower.detach() > 0).all(1)
+        at_cap[hopeful] = least = found.margins.lower.detach().amin(1)
+        holds = correct[hopeful] & (least > 0)
         done[hopeful] = holds
         radius[hopeful] = torch.where(holds, batch.radius[hopeful], 0.0)
         losses.append(found.loss[holds])
     others = (~done).nonzero().squeeze(1)
     if others.numel() > 0:
-        part = batch.select(filled(others))
-        found_radius = radii(part, previous[filled(others)])
-        radius[others] = found_radius[: len(others)]
+        whole = filled(others)
+        part = batch.select(whole)
+        radius[whole] = found_radius = radii(part, previous[whole], at_cap[whole])
         losses.append(robust(replace(part, radius=found_radius)).loss[: len(others)])
     return Robust(torch.cat(losses)), radius
 
@@ -343,12 +345,13 @@ def filled(index: Tensor) -> Tensor:
     return torch.cat([index, index[-1:].expand(-len(index) % GRAIN)])
 
 
-def radii(batch: Batch, previous: Tensor | None) -> Tensor:
+def radii(batch: Batch, previous: Tensor | None, at_cap: Tensor | None = None) -> Tensor:
     """Certified radii (B,) of a batch by the margins that the options name; no gradient flows through them.
 
     Args:
         batch: with the cap of the radii as its radius.
         previous: (B,) radii an epoch ago, or None.
+        at_cap: (B,) margins at the cap where they are not positive, else other numbers; or None.
     """
     network, options, graph = batch.network, batch.options, batch.graph
     bounds = network.ibp if options.radius_by == "ibp" else network.crown_ibp
@@ -363,4 +366,4 @@ def radii(batch: Batch, previous: Tensor | None) -> Tensor:
         return torch.cat([bounds(ball(batch.x[i], r), batch.y[i], graph).lower.amin(1) for i, r in parts])[:count]
 
     at_zero = network.margins_of(batch.logits.detach(), batch.y).amin(1)
-    return certified_radii(margin_at, at_zero, batch.radius, options.bisections, previous)
+    return certified_radii(margin_at, at_zero, batch.radius, options.bisections, previous, at_cap)
