@@ -33,7 +33,7 @@ __all__ = ["LOSSES", "LossOptions", "LossTerms", "TrainingLoss", "training_loss"
 CACHE_BYTES = 1 << 20
 #: parts of a batch are filled up to a multiple of this: torch prepares a convolution anew for every size that it has
 #: not seen, which takes longer than a small convolution itself
-GRAIN = 16
+GRAIN = 8
 
 
 @dataclass(frozen=True)
