@@ -9,6 +9,9 @@ from torch import Tensor, nn
 class Normalised(nn.Module):
     """Pixels to the network's units, written with buffers."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, channels: int):
         super().__init__()
         self.register_buffer("mean", torch.linspace(0.3, 0.5, channels).reshape(1, -1, 1, 1))
@@ -58,7 +61,7 @@ def convolutional(seed: int = 0, channels: int = 1) -> nn.Module:
     return network
 
 
-def dense(seed: int = 0, second: type[nn.Module] = nn.Tanh) -> nn.Module:
+def dense(seed: int = 0, second: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     """Inputs (B, 6), 3 classes, in float64; `second` is the second activation."""
     torch.manual_seed(seed)
     layers = (nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4), second(), nn.Linear(4, 3))

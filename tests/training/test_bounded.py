@@ -91,10 +91,12 @@ def test_the_clean_pass_is_the_modules_own():
     live, plain = bounded(training=True), convolutional().double().train()
     assert torch.allclose(live.clean(x), plain(x))
     assert all(torch.allclose(a, b) for a, b in zip(live.module.buffers(), plain.buffers(), strict=True))
-    live.module.eval(), plain.eval()
+    live.module.eval()
+    plain.eval()
     assert torch.allclose(live.clean(x), plain(x))
     assert torch.allclose(live.logits(x), plain(x))
-    live.module(x), live.ibp_margins(x, batch((1, 6, 6), 4)[1], 0.1)
+    live.module(x)
+    live.ibp_margins(x, batch((1, 6, 6), 4)[1], 0.1)
     assert all(torch.allclose(a, b) for a, b in zip(live.module.buffers(), plain.buffers(), strict=True))
 
 
@@ -102,7 +104,9 @@ def test_the_clean_pass_is_the_modules_own():
 def test_running_statistics_move_as_torch_moves_them(momentum: float | None):
     networks = [dense() for _ in range(2)]
     for network in networks:
-        network[1].momentum = momentum
+        layer = network[1]
+        assert isinstance(layer, nn.BatchNorm1d)
+        layer.momentum = momentum
     live = BoundedModule(networks[0], torch.rand(1, 6, dtype=torch.float64))
     for seed in range(3):
         x, _ = batch((6,), 3, seed=seed)

@@ -56,10 +56,11 @@ def test_balance_leaves_out_what_is_not_there():
 def test_initialisation_keeps_the_width_of_boxes():
     widths = [128] * 6
     layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b, bias=False), nn.ReLU())]
-    network = nn.Sequential(*layers, nn.Linear(128, 3))
-    last = network[-1].weight.detach().clone()
+    output = nn.Linear(128, 3)
+    network = nn.Sequential(*layers, output)
+    last = output.weight.detach().clone()
     initialise(network, torch.Generator().manual_seed(0))
-    assert torch.equal(network[-1].weight, last)
+    assert torch.equal(output.weight, last)
     drawn = torch.cat([m.weight.detach().flatten() for m in layers if isinstance(m, nn.Linear)])
     assert float(drawn.std()) == pytest.approx(math.sqrt(2 * math.pi) / 128, rel=0.02)
     live = BoundedModule(network, torch.rand(1, 128))
@@ -72,7 +73,7 @@ def test_initialisation_keeps_the_width_of_boxes():
 
 
 def test_the_same_seed_gives_the_same_weights():
-    networks = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)) for _ in range(2)]
-    for network in networks:
-        initialise(network, torch.Generator().manual_seed(4))
-    assert torch.equal(networks[0][0].weight, networks[1][0].weight)
+    layers = [nn.Conv2d(1, 2, 3) for _ in range(2)]
+    for layer in layers:
+        initialise(nn.Sequential(layer, nn.Flatten(), nn.Linear(8, 2)), torch.Generator().manual_seed(4))
+    assert torch.equal(layers[0].weight, layers[1].weight)

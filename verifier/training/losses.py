@@ -29,8 +29,11 @@ from verifier.training.regularisers import balance, tightness
 
 __all__ = ["LOSSES", "LossOptions", "LossTerms", "TrainingLoss", "training_loss"]
 
-#: memory that the widest layer takes of samples whose radii are searched for together, and the fewest such samples
-CACHE_BYTES, SMALLEST_GROUP = 1 << 20, 8
+#: memory that the widest layer takes of samples whose radii are searched for together
+CACHE_BYTES = 1 << 20
+#: parts of a batch are filled up to a multiple of this: torch prepares a convolution anew for every size that it has
+#: not seen, which takes longer than a small convolution itself
+GRAIN = 8
 
 
 @dataclass(frozen=True)
@@ -314,40 +317,53 @@ def _adapted(
     Args:
         batch: with the cap as its radius.
     """
-    hopeful = (correct & (previous >= NEAR_CAP * batch.radius)).nonzero().squeeze(1)
+    near = torch.where(correct, previous / batch.radius, 0.0)
+    # those near the cap, and a few more or less of them to a whole number of grains
+    count = (int((near >= NEAR_CAP).sum()) + GRAIN // 2) // GRAIN * GRAIN
+    hopeful = near.argsort(descending=True, stable=True)[:count]
     losses, radius, done = [], torch.zeros_like(batch.radius), torch.zeros_like(correct)
+    at_cap = torch.zeros_like(radius)
     if hopeful.numel() > 0:
         found = robust(batch.select(hopeful))
         assert found.margins is not None
-        holds = (found.margins.lower.detach() > 0).all(1)
+        at_cap[hopeful] = least = found.margins.lower.detach().amin(1)
+        holds = correct[hopeful] & (least > 0)
         done[hopeful] = holds
         radius[hopeful] = torch.where(holds, batch.radius[hopeful], 0.0)
         losses.append(found.loss[holds])
     others = (~done).nonzero().squeeze(1)
     if others.numel() > 0:
-        part = batch.select(others)
-        radius[others] = found_radius = radii(part, previous[others])
-        losses.append(robust(replace(part, radius=found_radius)).loss)
+        whole = filled(others)
+        part = batch.select(whole)
+        radius[whole] = found_radius = radii(part, previous[whole], at_cap[whole])
+        losses.append(robust(replace(part, radius=found_radius)).loss[: len(others)])
     return Robust(torch.cat(losses)), radius
 
 
-def radii(batch: Batch, previous: Tensor | None) -> Tensor:
+def filled(index: Tensor) -> Tensor:
+    """Indices, at least one, and the last of them again and again up to a whole number of grains."""
+    return torch.cat([index, index[-1:].expand(-len(index) % GRAIN)])
+
+
+def radii(batch: Batch, previous: Tensor | None, at_cap: Tensor | None = None) -> Tensor:
     """Certified radii (B,) of a batch by the margins that the options name; no gradient flows through them.
 
     Args:
         batch: with the cap of the radii as its radius.
         previous: (B,) radii an epoch ago, or None.
+        at_cap: (B,) margins at the cap where they are not positive, else other numbers; or None.
     """
     network, options, graph = batch.network, batch.options, batch.graph
     bounds = network.ibp if options.radius_by == "ibp" else network.crown_ibp
     size = len(batch.x)
     if batch.x.device.type == "cpu":  # so many at a time that the widest layer stays in the cache: twice as fast
         widest = max(math.prod(shape) for shape in graph.shapes.values())
-        size = max(SMALLEST_GROUP, CACHE_BYTES // (widest * batch.x.element_size()))
+        size = max(1, CACHE_BYTES // (widest * batch.x.element_size() * GRAIN)) * GRAIN
 
     def margin_at(index: Tensor, radius: Tensor) -> Tensor:
-        parts = zip(index.split(size), radius.split(size), strict=True)
-        return torch.cat([bounds(ball(batch.x[i], r), batch.y[i], graph).lower.amin(1) for i, r in parts])
+        count, radius = len(index), radius[filled(torch.arange(len(index), device=index.device))]
+        parts = zip(filled(index).split(size), radius.split(size), strict=True)
+        return torch.cat([bounds(ball(batch.x[i], r), batch.y[i], graph).lower.amin(1) for i, r in parts])[:count]
 
     at_zero = network.margins_of(batch.logits.detach(), batch.y).amin(1)
-    return certified_radii(margin_at, at_zero, batch.radius, options.bisections, previous)
+    return certified_radii(margin_at, at_zero, batch.radius, options.bisections, previous, at_cap)

@@ -37,6 +37,8 @@ from verifier.training.schedules import Schedule, decays, one_cycle, smoothed_ra
 _LOOK_EVERY = 50
 #: inputs that are validated at a time
 _VALIDATION_BATCH = 500
+#: epsilon that radii are divided by where it is 0, and they are 0 as well
+_SMALLEST = 1e-30
 
 Epoch = dict[str, float]
 
@@ -77,7 +79,8 @@ class CertifiedTraining(LightningModule):
             self.average = AveragedModel(
                 network, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
             ).requires_grad_(False)
-        # what was certified for each sample when it was last seen; part of the checkpoint
+        # what was certified for each sample when it was last seen, as a share of epsilon, which may have grown since
+        # then; part of the checkpoint
         self.register_buffer("radii", torch.zeros(len(data.train)))
         self.epsilon, self.rate = schedules(config, self.batches.per_epoch)
         self.history: list[Epoch] = []
@@ -120,11 +123,12 @@ class CertifiedTraining(LightningModule):
         x, y = self.images.train.x[indices], self.images.train.y[indices]
         if config.augment:
             x = flip_and_crop(x, config.crop, generator(config.seed, AUGMENT, step, rank, device=self.device))
-        previous = self.radii[indices] if step >= self.batches.per_epoch else None
+        epsilon = self.epsilon(step)
+        previous = self.radii[indices] * epsilon if step >= self.batches.per_epoch else None
         random = generator(config.seed, LOSS, step, rank, device=self.device)
-        terms = self.loss(self.bounded, x, y, self.epsilon(step), config.final_epsilon, previous, random)
+        terms = self.loss(self.bounded, x, y, epsilon, config.final_epsilon, previous, random)
         loss = terms.loss if config.l1 == 0 else terms.loss + config.l1 * _absolute(self.network)
-        self._remember(indices, terms.radius.detach())
+        self._remember(indices, terms.radius.detach() / max(epsilon, _SMALLEST))
         seen = (torch.ones_like(terms.radius), terms.correct, terms.certified, terms.radius)
         sums = [one.detach().float().sum() for one in seen]
         self.sums += torch.stack([*sums, loss.detach().float() * len(indices)])

@@ -21,7 +21,7 @@ class LossOptions:
         attack_step_size: in half widths of the attacked box.
         attack_scale: radius of the attack in units of epsilon (2 is usual for small radii in mtl-ibp).
         adaptive_radii: whether every sample is bounded at its own certified radius, at most epsilon.
-        bisections: of the radius: its tolerance is ``epsilon / 2**bisections``.
+        bisections: how fine radii are: their tolerance is ``epsilon / 2**bisections``.
         radius_by: the bounds that certify the radius.
         least_radius: of the boxes while the regularisers act, since they need one.
         tightness, balance: weights of the regularisers of Shi et al. at the start of the ramp of epsilon; they fall

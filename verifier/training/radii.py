@@ -1,8 +1,10 @@
 """Certified radii of a batch of samples, by bracketing.
 
-The margin by intervals is monotone in the radius, so the bracket that the search ends with holds the root. What is
-returned is the bracket's lower end, where the margin *was* computed to be positive: for margins that are not monotone
-(CROWN with adaptive slopes) it is a certified radius still, if not always the largest.
+What is returned is a radius at which the margin *was* computed to be positive. How far the root may lie beyond it is
+estimated from how margins by intervals behave: they fall steadily, and hardly slower further out than near the centre
+(measured on networks in training, like ``m(0) - c * r**p`` with p between 0.95 and 1.2). So beyond a certified radius
+they stay below the line from the margin at 0 through the one there. Where a margin does not (CROWN's, with adaptive
+slopes), the radius is certified still, if not always the largest.
 """
 
 from __future__ import annotations
@@ -16,10 +18,8 @@ from torch import Tensor
 #: (indices (N,) of samples, radii (N,)) -> least margin (N,) of each
 MarginAt = Callable[[Tensor, Tensor], Tensor]
 
-#: margins are taken to fall like ``m(0) - c * r**p``; p before two radii have been tried, and its limits
-POWER, LEAST_POWER, LARGEST_POWER = 1.5, 1.0, 4.0
-#: how far beyond the guess to look, in units of the tolerance: so that two looks make a bracket as wide as that
-BEYOND = 0.4
+#: how far below the expected root to look, in units of the tolerance: a look that is certified mostly is the last then
+BELOW = 0.4
 #: rounds by guesses alone; from then on every other one halves the bracket, so that it ends
 FREE_ROUNDS = 6
 
@@ -31,7 +31,6 @@ class _Brackets:
     Args:
         low, high: certified radius, and the least that was not certified (or the cap, `refuted` False).
         at_zero, at_low, at_high: margins at radius 0 and at the ends.
-        raised: whether the last look raised `low`.
     """
 
     low: Tensor
@@ -40,43 +39,46 @@ class _Brackets:
     at_low: Tensor
     at_high: Tensor
     refuted: Tensor
-    raised: Tensor
 
     def select(self, index: Tensor) -> _Brackets:
         return _Brackets(*(field[index] for field in vars(self).values()))
 
-    def update(self, index: Tensor, at: Tensor, margin: Tensor) -> None:
-        """What the margins of some samples at some radii say."""
+    def update(self, at: Tensor, margin: Tensor) -> None:
+        """What the margins at some radii say."""
         positive = margin > 0
-        for ends, values, side in (
-            (self.low, self.at_low, positive),
-            (self.high, self.at_high, ~positive),
-        ):
-            ends[index] = torch.where(side, at, ends[index])
-            values[index] = torch.where(side, margin, values[index])
-        self.refuted[index] |= ~positive
-        self.raised[index] = positive
+        self.low, self.at_low = torch.where(positive, at, self.low), torch.where(positive, margin, self.at_low)
+        self.high, self.at_high = torch.where(positive, self.high, at), torch.where(positive, self.at_high, margin)
+        self.refuted = self.refuted | ~positive
+
+    def line(self) -> Tensor:
+        """Root of the line through the margins at 0 and at `low`; infinite where nothing is certified yet."""
+        return self.low * self.at_zero / (self.at_zero - self.at_low).clamp(min=0)
 
     def guess(self) -> Tensor:
-        """Where the margin is zero, if it falls by a power law."""
-        smallest = torch.finfo(self.low.dtype).tiny
-        fall_low, fall_high = ((self.at_zero - m).clamp(min=smallest) for m in (self.at_low, self.at_high))
-        power = (fall_high / fall_low).log() / (self.high / self.low).log()
-        both = self.refuted & (self.low > 0) & power.isfinite()
-        power = torch.where(both, power, POWER).clamp(LEAST_POWER, LARGEST_POWER)
-        end, fall = torch.where(self.refuted, self.high, self.low), torch.where(self.refuted, fall_high, fall_low)
-        return end * (self.at_zero / fall) ** (1 / power)
+        """Where the margin is zero, if it is linear between the ends, or up to the cap."""
+        between = self.low + (self.high - self.low) * self.at_low / (self.at_low - self.at_high)
+        return torch.where(self.refuted, between, self.line().nan_to_num(nan=torch.inf))
+
+    def resolved(self, tolerance: Tensor) -> Tensor:
+        """Whether `low` is as near to the root as is asked for; a cap within reach has to be tried itself."""
+        line = self.line().nan_to_num(nan=torch.inf)
+        near = torch.minimum(line, self.high) - self.low <= tolerance * (1 + 1e-6)
+        return torch.where(self.refuted | (line < self.high), near, self.low >= self.high)
 
 
 @torch.no_grad()
 def certified_radii(
-    margin_at: MarginAt, at_zero: Tensor, cap: Tensor, bisections: int, previous: Tensor | None = None
+    margin_at: MarginAt,
+    at_zero: Tensor,
+    cap: Tensor,
+    bisections: int,
+    previous: Tensor | None = None,
+    at_cap: Tensor | None = None,
 ) -> Tensor:
     """The largest radius (B,) with a positive margin, to a tolerance of ``cap / 2**bisections``; 0 if misclassified.
 
-    Every round asks for the margins of those samples only whose bracket is still wider than the tolerance. It looks
-    first at the cap, or a little above the old radius; then where a power law through what is known has its root,
-    in turn on either side of it.
+    Every round asks for the margins of those samples only that are not resolved. It looks first at the cap, or a
+    little below the old radius; then a little below where a line through what is known has its root.
 
     Args:
         margin_at: the margin of some samples, each at its own radius.
@@ -84,36 +86,31 @@ def certified_radii(
         cap: (B,) the largest radius that is asked for; a radius of exactly this is returned where it is certified.
         bisections: how fine the tolerance is.
         previous: (B,) radii of the same samples an epoch ago.
+        at_cap: (B,) margins at the cap, where they are known and not positive; other numbers say nothing.
     """
-    tolerance = cap * 2.0**-bisections
-    nothing = torch.zeros_like(at_zero, dtype=torch.bool)
-    state = _Brackets(torch.zeros_like(cap), cap.clone(), at_zero, at_zero.clone(), at_zero.clone(), nothing, ~nothing)
-    unresolved = (at_zero > 0) & (cap > 0)
+    radius, step = torch.zeros_like(cap), cap * 2.0**-bisections
+    known = torch.zeros_like(cap) if at_cap is None else at_cap
+    index = ((at_zero > 0) & (cap > 0)).nonzero().squeeze(1)
+    start = _Brackets(radius, cap, at_zero, at_zero, known, torch.zeros_like(cap, dtype=torch.bool) | (known < 0))
+    state = start.select(index)
     for turn in range(FREE_ROUNDS + 2 * bisections + 2):
-        index = unresolved.nonzero().squeeze(1)
         if index.numel() == 0:
             break
-        before = state.select(index)
-        at = _next(before, tolerance[index], None if previous is None else previous[index], turn)
-        state.update(index, at, margin_at(index, at))
-        now, limit = state.select(index), tolerance[index] * (1 + 1e-6)
-        unresolved[index] = torch.where(now.refuted, now.high - now.low > limit, now.low < now.high)
-    return state.low
+        at = _next(state, step[index], None if previous is None else previous[index], turn)
+        state.update(at, margin_at(index, at))
+        radius[index] = state.low
+        left = (~state.resolved(step[index])).nonzero().squeeze(1)
+        index, state = index[left], state.select(left)
+    return radius
 
 
 def _next(state: _Brackets, step: Tensor, previous: Tensor | None, turn: int) -> Tensor:
     """Where to look in this round."""
-    if turn == 0:
-        if previous is None:
-            return state.high
-        near = previous + BEYOND * step
-        return torch.where((previous <= 0) | (near + step >= state.high), state.high, near)
+    guess = state.guess()
+    if turn == 0 and previous is not None:
+        guess = torch.where(state.refuted | (previous <= 0), guess, previous)
     if turn >= FREE_ROUNDS and turn % 2 == 0:
         return torch.where(state.refuted, (state.low + state.high) / 2, state.high)
-    guess = state.guess()
-    guess = torch.where(state.raised, guess + BEYOND * step, guess - BEYOND * step)
-    # inside of the bracket by a part of what may be left of it; a cap that has not been tried is tried itself
-    inside = torch.minimum(torch.maximum(guess, state.low + step / 4), state.high - step / 4)
-    guess = torch.where(state.refuted, inside, guess.maximum(state.low + step / 4).minimum(state.high))
-    untried = ~state.refuted & ((turn > 1) | (guess + step >= state.high))
-    return torch.where(untried, state.high, guess)
+    # inside of the bracket by a part of what may be left of it
+    inside = torch.minimum(torch.maximum(guess - BELOW * step, state.low + step / 4), state.high - step / 4)
+    return torch.where(~state.refuted & (guess + step >= state.high), state.high, inside)
