@@ -27,7 +27,7 @@ def show(rows: Sequence[Row]) -> None:
     console = Console(width=165)
     first = rows[0]["setting"]
     dataset, epsilon, images = (first[name] for name in ("dataset", "epsilon", "images"))
-    title = f"{dataset}, {first['epochs']} epochs, epsilon {epsilon:g}, {images} test images"
+    title = f"{dataset}, epochs: {first['epochs']}, width: {first['width']}, epsilon {epsilon:g}, {images} test images"
     console.print(_margin_table(rows, title))
     console.print(_logit_table(rows))
     for line in differences(rows):

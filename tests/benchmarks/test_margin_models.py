@@ -17,8 +17,9 @@ LOGITS = {"accuracy": 0.9, "max logit": 5.0, "gap": 3.0, "LM loss": -3.0, "confi
 
 def row(loss: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     """A network as `rows.jsonl` has it."""
+    setting = {"dataset": "digits", "loss": loss, "seed": seed, "epochs": 1, "epsilon": 0.1, "width": 8, "images": 20}
     kept = {
-        "setting": {"dataset": "digits", "loss": loss, "seed": seed, "epochs": 1, "epsilon": 0.1, "images": 20},
+        "setting": setting,
         "natural": 0.9,
         "robust": 0.5,
         "certified": 0.4,
