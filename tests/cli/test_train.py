@@ -77,6 +77,8 @@ def test_resume_takes_the_configuration_from_the_folder(command: Command, config
         (("--epsilon", "-0.1"), "--epsilon"),
         (("--epochs", "0"), "--epochs"),
         (("--kappa", "1.5"), "kappa"),
+        (("--loss", "sovr", "--sovr-share", "1.5"), "sovr_share"),
+        (("--loss", "tsovr", "--sovr-weight", "-1"), "sovr_weight"),
         (("--precision", "float8"), "--precision"),
         (("--config", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
         (("--resume",), "no such checkpoint"),

@@ -17,7 +17,8 @@ from verifier.training.bounded import BoundedModule
 from verifier.training.losses import LOSSES, LossOptions, LossTerms, training_loss
 
 OPTIONS = LossOptions(kappa=0.3, alpha=0.4, small_box=0.5, attack_steps=2, bisections=4)
-CERTIFIED = [name for name in LOSSES if name not in ("standard", "pgd", "trades")]
+ADVERSARIAL = ("pgd", "trades", "sovr", "tsovr")
+CERTIFIED = [name for name in LOSSES if name not in ("standard", *ADVERSARIAL)]
 STEP = 1e-6
 
 
@@ -72,9 +73,9 @@ def test_gradients_are_those_of_finite_differences(name, adaptive, training, mon
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_at_radius_zero_every_loss_is_the_natural_one(name):
-    # but for TRADES, whose divergence is 0 then, and whose own natural term is the same
+    # but for TRADES, whose divergence is 0 then, and whose own natural term is the same; and nothing is switched
     live = network()
-    terms = run(live, name, LossOptions(kappa=0.5, tightness=0, balance=0), epsilon=0.0)
+    terms = run(live, name, LossOptions(kappa=0.5, tightness=0, balance=0, sovr_share=0), epsilon=0.0)
     assert float(terms.loss.detach()) == pytest.approx(float(terms.parts["natural"]))
 
 
@@ -214,7 +215,8 @@ def test_an_unknown_loss_is_one_sentence_with_all_names():
 @pytest.mark.parametrize(
     "wrong",
     [{"kappa": 1.5}, {"alpha": -0.1}, {"small_box": 0.0}, {"trades_beta": -1.0}, {"attack_steps": 0}]
-    + [{"bisections": 0}, {"radius_by": "crown"}, {"tightness": float("nan")}],
+    + [{"bisections": 0}, {"radius_by": "crown"}, {"tightness": float("nan")}]
+    + [{"sovr_share": 1.2}, {"sovr_share": float("nan")}, {"sovr_weight": -1.0}, {"sovr_weight": float("inf")}],
 )
 def test_options_out_of_range(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -42,7 +42,8 @@ LossName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="ibp, crown-ibp, sabr, mtl-ibp, exp-ibp, cc-ibp, pgd, trades or standard; ibp if not given.",
+        help="ibp, crown-ibp, sabr, mtl-ibp, exp-ibp, cc-ibp, certified-sovr, pgd, trades, sovr, tsovr or standard; "
+        "ibp if not given.",
     ),
 ]
 TrainEpsilon = Annotated[
@@ -52,6 +53,10 @@ Adaptive = Annotated[
     bool | None, typer.Option("--adaptive-radii/--fixed-radius", help="Bound each sample at its own certified radius.")
 ]
 Kappa = Annotated[float | None, typer.Option(metavar="SHARE", help="Weight of the natural loss, 0 to 1.")]
+SovrShare = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="Of each batch, that sovr switches to one-versus-the-rest.")
+]
+SovrWeight = Annotated[float | None, typer.Option(metavar="WEIGHT", help="Of that loss, where sovr switches to it.")]
 Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the training data.")]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Samples of a step, over all devices.")]
 LearningRate = Annotated[float | None, typer.Option(metavar="RATE", help="The largest that the schedule reaches.")]
@@ -79,6 +84,8 @@ def train(
     train_epsilon: TrainEpsilon = None,
     adaptive_radii: Adaptive = None,
     kappa: Kappa = None,
+    sovr_share: SovrShare = None,
+    sovr_weight: SovrWeight = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -115,7 +122,12 @@ def train(
         "seed": seed,
     }
     given = {name: value for name, value in fields.items() if value is not None}
-    own = {"kappa": kappa, "adaptive_radii": adaptive_radii}
+    own = {
+        "kappa": kappa,
+        "adaptive_radii": adaptive_radii,
+        "sovr_share": sovr_share,
+        "sovr_weight": sovr_weight,
+    }
     if own := {name: value for name, value in own.items() if value is not None}:
         given["loss_options"] = own
     where = {"data_dir": data_dir, "device": device, "devices": devices}

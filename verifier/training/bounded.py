@@ -23,6 +23,7 @@ from verifier.operators import evaluate
 from verifier.specs.region import Box
 from verifier.training.batch_norm import Moments, Recording, running_moments
 from verifier.training.modes import evaluating
+from verifier.training.switching import signs
 from verifier.training.trace import trace
 
 
@@ -104,6 +105,13 @@ class BoundedModule:
         graph, region = graph or self.graph(), _lifted(box)
         boxes = interval_boxes(graph, region)
         return Margins(lower_bound(graph, region, Relaxation(boxes, {}), self._objective(graph, y, region)), boxes)
+
+    def ibp_signed(self, box: Box, y: Tensor, graph: Graph | None = None) -> tuple[Tensor, Margins]:
+        """Lower bounds (B, K) of ``z_y`` and of every ``-z_k`` over a box by intervals, and interval margins."""
+        graph, region = graph or self.graph(), _lifted(box)
+        margins = self.ibp(box, y, graph)
+        rows = torch.diag_embed(signs(y, self.classes).to(box.lower)).unsqueeze(2)  # (B, K, 1, K)
+        return lower_bound(graph, region, Relaxation(margins.boxes, {}), Objective(graph.output, rows)), margins
 
     def crown_ibp(self, box: Box, y: Tensor, graph: Graph | None = None) -> Margins:
         """Margins by one backward pass over interval boxes."""

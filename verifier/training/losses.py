@@ -3,7 +3,8 @@
 All certified losses are cross entropies of margins that `verifier.bounding` computes. Sources: IBP, Gowal et al. 2018;
 CROWN-IBP, Zhang et al. 2019; its loss fusion, Xu et al. 2020 (arXiv 2002.12920); SABR, Mueller et al. 2023; MTL-IBP,
 Exp-IBP and CC-IBP, De Palma et al. 2024 (arXiv 2305.13991); PGD, Madry et al. 2018; TRADES, Zhang et al. 2019 (arXiv
-1901.08573); adaptive radii, Nurlanov et al.
+1901.08573); SOVR and TSOVR, Kanai et al. 2023 (arXiv 2207.10283), reconstructed where `verifier.training.switching`
+says so; adaptive radii, Nurlanov et al.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from verifier.training.bounded import BoundedModule, Margins, ball, cross_entrop
 from verifier.training.options import LossOptions
 from verifier.training.radii import certified_radii
 from verifier.training.regularisers import balance, tightness
+from verifier.training.switching import one_versus_rest, signed, switched
 
 __all__ = ["LOSSES", "LossOptions", "LossTerms", "TrainingLoss", "training_loss"]
 
@@ -44,7 +46,7 @@ class LossTerms:
         loss: ().
         correct: (B,) bool, by the clean logits.
         certified: (B,) bool: correct within epsilon by the bounds that the loss computed anyway; False where it
-            computes none over the whole ball (standard, pgd, trades; sabr with fixed radii).
+            computes none over the whole ball (standard and the adversarial losses; sabr with fixed radii).
         radius: (B,) the adaptive radius; with fixed radii epsilon where certified, else 0.
         parts: the terms that the loss is made of, each ().
     """
@@ -149,8 +151,31 @@ def _pgd(batch: Batch) -> Robust:
     return Robust(F.cross_entropy(batch.attacked()[1], batch.y, reduction="none"))
 
 
+def _sovr(batch: Batch) -> Robust:
+    """On attacked points (by cross entropy) cross entropy, or one-versus-the-rest where their logit margin is small."""
+    return Robust(_switched(batch, batch.attacked()[1]))
+
+
 def _trades(batch: Batch) -> Robust:
     """Cross entropy of the clean logits, and the divergence of attacked ones from these."""
+    natural = F.cross_entropy(batch.logits, batch.y, reduction="none")
+    return Robust(natural + batch.options.trades_beta * _divergence(batch))
+
+
+def _tsovr(batch: Batch) -> Robust:
+    """TRADES with the switch on its natural part, by the margins of the clean logits."""
+    return Robust(_switched(batch, batch.logits) + batch.options.trades_beta * _divergence(batch))
+
+
+def _switched(batch: Batch, logits: Tensor) -> Tensor:
+    """Cross entropy (B,) of logits (B, K), switched to one-versus-the-rest for the smallest margins."""
+    usual, other = F.cross_entropy(logits, batch.y, reduction="none"), one_versus_rest(signed(logits, batch.y))
+    margins, options = batch.network.margins_of(logits, batch.y).amin(1), batch.options
+    return switched(usual, other, margins, options.sovr_share, options.sovr_weight)
+
+
+def _divergence(batch: Batch) -> Tensor:
+    """Kullback-Leibler divergence (B,) of the clean distribution from one that an attack has driven away from it."""
     clean = F.log_softmax(batch.logits, 1)
 
     def divergence(z: Tensor, target: Tensor) -> Tensor:
@@ -158,13 +183,21 @@ def _trades(batch: Batch) -> Robust:
 
     fixed = clean.detach()
     _, attacked = batch.attacked(lambda z: divergence(z, fixed))
-    natural = F.nll_loss(clean, batch.y, reduction="none")
-    return Robust(natural + batch.options.trades_beta * divergence(attacked, clean))
+    return divergence(attacked, clean)
 
 
 def _ibp(batch: Batch) -> Robust:
     margins = batch.network.ibp(batch.box, batch.y, batch.graph)
     return Robust(cross_entropy(margins.lower), margins)
+
+
+def _certified_sovr(batch: Batch) -> Robust:
+    """The switch on worst cases: bounds of cross entropy and of one-versus-the-rest, by certified margins."""
+    signed_logits, margins = batch.network.ibp_signed(batch.box, batch.y, batch.graph)
+    usual, other = cross_entropy(margins.lower), one_versus_rest(signed_logits)
+    options = batch.options
+    loss = switched(usual, other, margins.lower.amin(1), options.sovr_share, options.sovr_weight)
+    return Robust(loss, margins)
 
 
 def _crown_ibp(batch: Batch) -> Robust:
@@ -211,16 +244,19 @@ LOSSES: Mapping[str, Callable[[Batch], Robust] | None] = MappingProxyType(
         "standard": None,
         "pgd": _pgd,
         "trades": _trades,
+        "sovr": _sovr,
+        "tsovr": _tsovr,
         "ibp": _ibp,
         "crown-ibp": _crown_ibp,
         "sabr": _sabr,
         "mtl-ibp": _mtl_ibp,
         "exp-ibp": _exp_ibp,
         "cc-ibp": _cc_ibp,
+        "certified-sovr": _certified_sovr,
     }
 )
 
-#: losses whose margins are the intervals' over the whole box
+#: losses, each sample's by itself, whose margins are the intervals' over the whole box
 BY_INTERVALS = frozenset({"ibp", "mtl-ibp", "exp-ibp", "cc-ibp"})
 #: share of the cap from which a radius of an epoch ago is taken for the cap itself
 NEAR_CAP = 0.95

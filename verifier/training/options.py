@@ -16,7 +16,10 @@ class LossOptions:
         kappa: weight of the natural cross entropy, in [0, 1]; the robust loss has ``1 - kappa``.
         alpha: weight of the bounds in mtl-ibp, exp-ibp and cc-ibp, in [0, 1]; the attack has the rest.
         small_box: half width of SABR's box in units of epsilon, in (0, 1].
-        trades_beta: weight of the divergence in TRADES.
+        trades_beta: weight of the divergence in trades and tsovr.
+        sovr_share: of sovr, tsovr and certified-sovr: share of each batch, by smallest margins, whose loss is switched
+            to one-versus-the-rest, in [0, 1] (the paper's M). Its default, and that of `sovr_weight`, are ours.
+        sovr_weight: of the switched loss (the paper's lambda).
         attack_steps: of PGD.
         attack_step_size: in half widths of the attacked box.
         attack_scale: radius of the attack in units of epsilon (2 is usual for small radii in mtl-ibp).
@@ -36,6 +39,8 @@ class LossOptions:
     alpha: float = 0.5
     small_box: float = 0.9
     trades_beta: float = 6.0
+    sovr_share: float = 0.4
+    sovr_weight: float = 0.5
     attack_steps: int = 8
     attack_step_size: float = 0.25
     attack_scale: float = 1.0
@@ -48,10 +53,13 @@ class LossOptions:
     fusion: bool = True
 
     def __post_init__(self):
-        for name in ("kappa", "alpha", "small_box"):
+        for name in ("kappa", "alpha", "small_box", "sovr_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"loss option {name}", f"{getattr(self, name)!r} is not in [0, 1]", "choose a share")
-        for name in ("trades_beta", "attack_step_size", "attack_scale", "least_radius", "tightness", "balance"):
+        for name in (
+            *("trades_beta", "sovr_weight", "attack_step_size", "attack_scale"),
+            *("least_radius", "tightness", "balance"),
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"loss option {name}", f"{getattr(self, name)!r} is not a number >= 0", "mend it")
         for name in ("attack_steps", "bisections"):

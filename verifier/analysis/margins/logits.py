@@ -18,6 +18,8 @@ from verifier.graph.ir import Graph
 
 #: quantities by name, each (n,)
 QUANTITIES = ("max logit", "gap", "LM loss", "confidence", "gradient")
+#: places of the curve that peaks are sought on, and how far one has to rise from its valleys, of the highest's height
+_PLACES, _PROMINENCE = 512, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,7 @@ class LogitStatistics:
             "means": self.means(),
             "by_class": self.by_class(),
             "confidence_difference": {"mean": float(difference.mean()), "values": difference.tolist()},
+            "peaks": {name: peaks(self.quantity(name)) for name in QUANTITIES},
             "values": {name: self.quantity(name).tolist() for name in QUANTITIES},
         }
 
@@ -84,6 +87,23 @@ def logit_statistics(
         rows.append(_measure(scored, inputs[part], torch.as_tensor(list(labels[part]))))
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     return LogitStatistics(name, np.asarray(labels), columns[0].astype(np.int64), *columns[1:])
+
+
+def peaks(values: np.ndarray) -> list[float]:
+    """Where the distribution of values (n,) has its peaks: local maxima of a Gaussian kernel estimate (Scott's
+    bandwidth) that rise clearly above the valleys beside them. What counts as clearly, a twentieth of the highest, is
+    ours."""
+    from scipy.signal import find_peaks
+    from scipy.stats import gaussian_kde
+
+    low, high = float(values.min()), float(values.max())
+    if len(values) < 2 or not high > low:
+        return [low]
+    width = 0.1 * (high - low)
+    places = np.linspace(low - width, high + width, _PLACES)
+    curve = gaussian_kde(values)(places)
+    found, _ = find_peaks(np.concatenate([[0.0], curve, [0.0]]), prominence=_PROMINENCE * curve.max())
+    return [float(place) for place in places[found - 1]]
 
 
 def _measure(scored: Scored, inputs: Sequence[np.ndarray], labels: torch.Tensor) -> list[np.ndarray]:
