@@ -97,7 +97,7 @@ def test_a_store_without_room_is_said(network):
     """Half of the limit is for the store; its roots alone take more."""
     whole = verifier.verify(network, around(3, 0.06), method="branch-and-bound")
     assert isinstance(whole, verifier.Verified) and whole.subproblems > 0
-    verdict = verifier.verify(network, around(3, 0.06), method="branch-and-bound", memory=10_000)
+    verdict = verifier.verify(network, around(3, 0.06), method="branch-and-bound", memory=1_000)
     assert isinstance(verdict, verifier.Undecided) and verdict.reason is Reason.MEMORY
 
 
