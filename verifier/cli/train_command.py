@@ -196,7 +196,8 @@ def _show(metrics: dict[str, Any], out: Path, console: Console) -> None:
         test = metrics["test"]
         parts = [f"{name} {test[name]['accuracy']:.2%}" for name in ("natural", "attacked") if name in test]
         parts += [f"{method} {found['accuracy']:.2%}" for method, found in test["certified"].items()]
-        parts += [f"complete {test['complete']['accuracy']:.2%}"] if "complete" in test else []
+        whole = test.get("complete")
+        parts += [f"complete {whole['accuracy']:.2%} of the first {whole['images']}"] if whole else []
         parts += [f"mean radius {test['radius']['mean']:.4f}"] if "radius" in test else []
         rows.append(f"test: {', '.join(parts)}")
     rows.append(f"{metrics['steps']} of {metrics['total_steps']} steps; results in {out}")
