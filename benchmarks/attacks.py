@@ -120,11 +120,12 @@ def by_pyautoattack(setting: Setting, name: str) -> float:
 def by_foolbox(setting: Setting, name: str) -> float:
     """Robust accuracy by PGD of foolbox with as many steps."""
     import foolbox
+    from foolbox.models.pytorch import PyTorchModel
 
     module = Forward(setting.graph).eval()
     kind = {"inf": foolbox.attacks.LinfPGD, "2": foolbox.attacks.L2PGD, "1": foolbox.attacks.L1PGD}[setting.norm]
     tool = kind(steps=setting.steps)
-    model = foolbox.PyTorchModel(module, bounds=(0, 1), device="cpu")
+    model = PyTorchModel(module, bounds=(0, 1), device="cpu")
     x, y = torch.from_numpy(setting.x), torch.from_numpy(setting.y)
     torch.manual_seed(setting.seed)
     _, _, success = tool(model, x, y, epsilons=setting.epsilon)

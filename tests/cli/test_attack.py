@@ -45,7 +45,7 @@ def test_every_attack_on_inputs_of_a_data_set(command: Command, four: Path, poin
     assert [entry["query"]["spec"]["index"] for entry in results] == [0, 1, 2]
     assert results[0]["reason"] == "method-incomplete" and results[2]["method"] == "input"
     x, y = (np.array(results[1]["counterexample"][key]) for key in ("input", "output"))
-    move = np.abs(x - np.float32([0.55, 0.5]))
+    move = np.abs(x - np.array([0.55, 0.5], np.float32))
     assert np.linalg.norm(move, ord=float(norm)) <= 0.1
     assert x[1] >= x[0] and np.array_equal(y, np.array(FOUR) @ x) and (x >= 0).all() and (x <= 1).all()
     assert results[1]["method"].startswith("apgd" if name == "ensemble" else name)
