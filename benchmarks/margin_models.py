@@ -36,8 +36,8 @@ from verifier.analysis.margins.samples import Samples  # noqa: E402
 from verifier.analysis.margins.scores import ScoreOptions, score  # noqa: E402
 from verifier.analysis.measured import Measured, document  # noqa: E402
 from verifier.attacks.ensemble import Budget  # noqa: E402
-from verifier.cli.radius_command import chosen, measure  # noqa: E402
-from verifier.cli.request import query_flags  # noqa: E402
+from verifier.cli.radius_command import measure  # noqa: E402
+from verifier.cli.request import chosen, query_flags  # noqa: E402
 from verifier.cli.results import versions  # noqa: E402
 from verifier.cli.screens import Status  # noqa: E402
 from verifier.falsify import AttackOptions, attack  # noqa: E402
@@ -51,6 +51,7 @@ from verifier.training.checkpoints import LAST  # noqa: E402
 from verifier.training.config import TrainConfig  # noqa: E402
 from verifier.training.evaluate import Subject, certified  # noqa: E402
 from verifier.training.loop import train  # noqa: E402
+from verifier.training.losses import LOSSES  # noqa: E402
 from verifier.training.results import MODEL, load_test_data, save_results  # noqa: E402
 from verifier.verdict import Falsified  # noqa: E402
 
@@ -127,6 +128,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
+    losses = str(options.losses).split(",")
+    if unknown := sorted(set(losses) - set(LOSSES)):
+        parser.error(f"--losses: unknown {', '.join(unknown)}; known are {', '.join(LOSSES)}")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -134,10 +138,7 @@ def main() -> None:
         name: getattr(options, name)
         for name in ("dataset", "epochs", "epsilon", "width", "images", "seconds", "steps", "queries")
     }
-    settings = [
-        Setting(loss=loss, seed=seed, **shared)
-        for seed, loss in product(range(options.seeds), str(options.losses).split(","))
-    ]
+    settings = [Setting(loss=loss, seed=seed, **shared) for seed, loss in product(range(options.seeds), losses)]
     for setting in settings:
         if asdict(setting) not in [row["setting"] for row in read(options.out)]:
             row = made(setting, options.out / setting.folder, options.data_dir)
@@ -169,7 +170,7 @@ def judged(setting: Setting, folder: Path, data_dir: Path | None) -> Row:
     everything = Subject.of(graph, load_test_data(setting.config, data_dir), BATCH)
     subject = everything.first(setting.images)
     broken = by_ensemble(subject, setting)
-    brackets = bracketed(setting, folder, data_dir)
+    brackets = bracketed(setting, graph, folder, data_dir)
     samples = Samples.of([one.bracket for one in brackets])
     proved = subject.correct & samples.robust(epsilon)
     for method in ("crown", "alpha-crown"):
@@ -204,11 +205,11 @@ def by_ensemble(subject: Subject, setting: Setting) -> np.ndarray:
     return np.array([isinstance(verdict, Falsified) for verdict in verdicts])
 
 
-def bracketed(setting: Setting, folder: Path, data_dir: Path | None) -> list[Measured]:
+def bracketed(setting: Setting, graph: Graph, folder: Path, data_dir: Path | None) -> list[Measured]:
     """What `verifier radius` answers, also as its file."""
     inputs = chosen(setting.dataset, query_flags(f"0:{setting.images}", None, None, None, None, None, False, data_dir))
     how = {"methods": BRACKETS, "timeout": setting.seconds, "device": "cpu", "seed": setting.seed}
-    found = [one for part in measure(folder / MODEL, inputs, how, None, Status(False)) for one in part]
+    found = [one for part in measure(graph, folder / MODEL, inputs, how, None, Status(False)) for one in part]
     (folder / "brackets.json").write_text(document(found, versions()), encoding="utf-8")
     return found
 

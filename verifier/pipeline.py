@@ -50,7 +50,7 @@ from verifier.specs.property import Property, Query
 from verifier.specs.region import stack
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Proof, Reason, Stage, Undecided, Verdict, Verified
-from verifier.workers import one_each
+from verifier.workers import full_precision, one_each
 
 #: networks up to this many multiply-adds are bounded in float64 throughout: there arithmetic is not what takes time
 FLOAT64_UP_TO = 100_000
@@ -86,10 +86,7 @@ def verify(
         InputError: the property does not fit the network, an operator has no bound rule, or the network as read does
             not compute what onnxruntime computes.
     """
-    with (
-        one_each(),
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-    ):  # TF32 keeps 10 bits, which no bound survives
+    with one_each(), full_precision():
         return _Run(graph, prop, VerifyOptions(**options), progress, watch).verdict()
 
 
@@ -143,7 +140,7 @@ def evidence(
         over: what another method found for the same query, with the same options: its boxes are taken.
     """
     taken: list[Evidence] = []
-    with one_each():
+    with one_each(), full_precision():
         run = _Run(graph, prop, VerifyOptions(method=method, **options), None, None)
         for number, numbers in enumerate(run.groups(range(len(run.query.properties)))):
             batch, ladder = run.batch(numbers), run.ladder()

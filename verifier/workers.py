@@ -37,6 +37,13 @@ def one_each() -> Iterator[None]:
         _threads.reset(token)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within it cuDNN keeps float32 products whole: TF32 keeps 10 bits, which no bound survives."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 class Workers:
     """Threads that wait for parts of work.
 

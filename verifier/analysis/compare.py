@@ -25,6 +25,7 @@ from verifier.pipeline import Evidence, evidence, verify
 from verifier.schedule import LADDERS, bounding_methods, methods
 from verifier.specs.robustness import Spec, resolve
 from verifier.verdict import Counterexample, Falsified, Verified
+from verifier.workers import full_precision
 
 #: boxes that each method computes for itself; boxes of one method for all, by another name
 OWN, SHARED = "own", "shared"
@@ -99,7 +100,7 @@ def compare(
     chosen = check_methods(bounding_methods() if methods is None else methods)
     made = CompareOptions(**options)
     check_boxes(made.boxes)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with full_precision():
         return _Comparing(graph, prop, made).compare(chosen, progress or (lambda name: None))
 
 

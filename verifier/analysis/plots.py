@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from verifier.analysis.comparison import Comparison, Entry
+from verifier.analysis.style import INK, PALE, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,20 +17,7 @@ if TYPE_CHECKING:
 #: colours that the colour-blind can tell apart (Okabe and Ito 2008), then two more
 _COLOURS = ("#999999", "#56B4E9", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#7A5195", "#5B4636")
 _MARKERS = "oDsv^P*Xh"
-_INK, _PALE, _ATTACK = "#222222", "#DDDDDD", "#B00020"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _INK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": _PALE,
-    "grid.linewidth": 0.6,
-}
+_ATTACK = "#B00020"
 _GAP = "attack's margin - certified margin"
 #: of a method that takes no measurable time
 _LEAST_SECONDS = 1e-4
@@ -46,10 +34,9 @@ def draw(comparisons: Sequence[Comparison], title: str = "") -> Figure:
     Args:
         comparisons: at least one, all of the same methods.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with styled():
         layers = max((len(e.layers) for c in comparisons for e in c.entries), default=0)
         figure = Figure(figsize=(11, 8 if layers else 4.2), layout="constrained", dpi=150)
         grid = figure.add_gridspec(2 if layers else 1, 2, width_ratios=(1, 1.15))
@@ -58,7 +45,7 @@ def draw(comparisons: Sequence[Comparison], title: str = "") -> Figure:
         if layers:
             _widths(figure.add_subplot(grid[1, :]), comparisons)
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     return figure
 
 
@@ -94,7 +81,7 @@ def _against_time(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     axes.set_xlabel("seconds")
     axes.set_ylabel(f"{_GAP} (log scale)")
     axes.set_title("Bound against time; filled: proved" + (", large: medians" if several else ""))
-    axes.legend(fontsize=8, frameon=True, framealpha=0.9, edgecolor=_PALE, loc="best")
+    axes.legend(fontsize=8, frameon=True, framealpha=0.9, edgecolor=PALE, loc="best")
 
 
 def _gap(comparison: Comparison, entry: Entry) -> float | None:
@@ -134,7 +121,7 @@ def _waterfall(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     for place, ((method, bound), gap) in enumerate(zip(steps, gaps, strict=True)):
         before = gaps[place - 1] if place else start
         axes.barh(place, gap - before, 0.62, before, color=style[method][0])
-        axes.plot((gap, gap), (place - 0.31, place + 1.31), color=_INK, linewidth=0.8)
+        axes.plot((gap, gap), (place - 0.31, place + 1.31), color=INK, linewidth=0.8)
         gain = f"+{bound - steps[place - 1][1]:.3g}" if place else ""
         for x, text in ((1.13, f"{bound:+.4g}"), (1.3, gain)):
             axes.text(x, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8.5)
@@ -193,8 +180,8 @@ def _widths(axes: Axes, comparisons: Sequence[Comparison]) -> None:
             patch_artist=True,
             manage_ticks=False,
             boxprops={"facecolor": colour, "edgecolor": colour, "alpha": 0.55},
-            medianprops={"color": _INK, "linewidth": 1.4},
-            meanprops={"marker": "D", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": _INK},
+            medianprops={"color": INK, "linewidth": 1.4},
+            meanprops={"marker": "D", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": INK},
             whiskerprops={"color": colour},
             capprops={"color": colour},
         )

@@ -29,6 +29,7 @@ from verifier.pipeline import evidence, verify
 from verifier.specs.property import Query
 from verifier.specs.robustness import resolve
 from verifier.verdict import Falsified, Verified
+from verifier.workers import full_precision
 
 #: shares of the time that is left which the attack, and each method of bounds, may take
 ATTACK_SHARE, BOUNDS_SHARE = 0.4, 0.4
@@ -117,7 +118,7 @@ def radii(
     if not inputs:
         raise InputError("inputs", "there is none", "give at least one")
     points = [_array(x) for x in inputs]
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_precision():
         return _Search(graph, points, labels or [None] * len(points), made, progress or (lambda what: None)).brackets()
 
 

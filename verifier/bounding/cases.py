@@ -93,7 +93,7 @@ def distinguish(
     leaves, rounds = frame.roots(bound, dual), []
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
     for _ in range(options.rounds if frame.nodes else 0):
-        chosen, found = _worse_half(leaves), []
+        chosen, found = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves)), []
         if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
             break
         for slots in chosen.split(size):
@@ -282,16 +282,27 @@ def _within(dual: DualPoint, relaxation: Relaxation) -> DualPoint:
     return replace(dual, multipliers={n: m for n, m in dual.multipliers.items() if n in relaxation.splits})
 
 
-def _worse_half(leaves: _Leaves) -> Tensor:
-    """Of each row that is not above zero yet, the indices of the worse half of the leaves."""
-    order = leaves.bound.argsort(stable=True)
-    order = order[leaves.owner[order].argsort(stable=True)]  # by rows, the worst of each first
-    owner = leaves.owner[order]
+def _of_open_rows(leaves: _Leaves) -> Tensor:
+    """(L,) the leaves of rows that are not above zero yet."""
+    opened = torch.zeros(int(leaves.owner.max()) + 1, dtype=torch.bool, device=leaves.owner.device)
+    opened[leaves.owner[leaves.bound <= 0]] = True
+    return opened[leaves.owner]
+
+
+def worse_half(bound: Tensor, tree: Tensor, worth: Tensor) -> Tensor:
+    """Of each tree the worse half of the leaves that are worth splitting: indices by trees, the worst of each first.
+
+    Args:
+        bound, tree, worth: of each leaf its bound, the number of its tree, and whether it counts, (L,).
+    """
+    index = worth.nonzero()[:, 0]
+    index = index[bound[index].argsort(stable=True)]
+    index = index[tree[index].argsort(stable=True)]
+    owner = tree[index]
     count = torch.bincount(owner)
     begin = count.cumsum(0) - count
-    rank = torch.arange(len(order), device=order.device) - begin[owner]
-    opened = leaves.bound[order][begin] <= 0  # of each row
-    return order[opened[owner] & (2 * rank < count[owner])]
+    rank = torch.arange(len(index), device=index.device) - begin[owner]
+    return index[2 * rank < count[owner]]
 
 
 def _least(leaves: _Leaves, like: Tensor) -> Tensor:

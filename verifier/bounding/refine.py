@@ -8,7 +8,6 @@ Axes: B batch, R neurons of a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -29,6 +28,7 @@ from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
+from verifier.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,7 @@ def _side_by_side(
             found[k] = ask(solver, k, until), ask(solver, len(entries) + k, until)
         return found
 
-    if count == 1:
-        return work(0)
-    with ThreadPoolExecutor(count) as pool:
-        parts = list(pool.map(work, range(count)))
+    parts = Workers(count).map(work, range(count))
     return dict(sorted((k, pair) for part in parts for k, pair in part.items()))
 
 

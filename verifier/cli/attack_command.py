@@ -45,7 +45,6 @@ Queries = Annotated[int, typer.Option(metavar="N", min=1, help="Queries that Squ
 Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="Limit of the whole attack, seen between its steps.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but what was asked for with -.")]
 
 
 def attack(
@@ -72,7 +71,7 @@ def attack(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Look for inputs that break a specification; each is replayed in onnxruntime before it counts.

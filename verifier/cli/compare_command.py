@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from verifier.cli import options
+from verifier.cli.checks import check_files, check_picture, check_timeout, parse_names, parse_positive
 from verifier.cli.compare_output import Compared, Screen, csv_text, document
-from verifier.cli.files import STDOUT, check_writable, write_whole
+from verifier.cli.files import STDOUT, write_whole
 from verifier.cli.request import Inputs, Request, choose, parse_memory, query_flags
 from verifier.errors import InputError
 from verifier.process import use_threads
@@ -29,8 +29,6 @@ error.
 
 #: seconds for each method and query where none are given
 SECONDS = 30.0
-#: kinds of pictures
-ENDINGS = (".png", ".svg", ".pdf")
 
 Methods = Annotated[
     str | None, typer.Option(metavar="NAME,..", help="Methods of verify; all that bound without a search if not given.")
@@ -51,7 +49,6 @@ Tolerance = Annotated[
 ]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the comparison: .png, .svg or .pdf.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line for each query and method; - for stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but what was asked for with -.")]
 
 
 def compare(
@@ -78,7 +75,7 @@ def compare(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Bound the same queries by several methods, and show how tight each one is and what it costs."""
@@ -114,7 +111,7 @@ def _run(
     from verifier.analysis.compare import Radius, check_boxes, check_methods, compare  # torch behind it
     from verifier.cli.load import load
 
-    wanted = None if names is None else check_methods([name.strip() for name in names.split(",") if name.strip()])
+    wanted = None if names is None else check_methods(parse_names(names))
     check_boxes(settings["boxes"])
     files = load(request, threads)
     for number in range(request.count):
@@ -139,25 +136,16 @@ def _tolerance(text: str | None, request: Request) -> float | None:
         return None
     if not isinstance(request.what, Inputs):
         raise InputError("--radius", "speaks of a data set, but a specification is given", "leave one of them out")
-    from verifier.specs.exact import parse_epsilon
-
-    tolerance = parse_epsilon(text, "--radius")
-    if tolerance == 0:
-        raise InputError(f"--radius {text}", "is no tolerance", "give a positive number, such as 0.001")
-    return tolerance
+    return parse_positive(text, "--radius", "tolerance", "0.001")
 
 
 def _check(timeout: float, json: Path | None, csv: Path | None, plot: Path | None) -> None:
     """Refuse now what would fail after the work."""
-    if not (timeout > 0 and math.isfinite(timeout)):
-        raise InputError(f"--timeout {timeout:g}", "is no time limit", "give a positive number of seconds")
-    for path, flag in ((json, "--json"), (csv, "--csv"), (plot, "--plot")):
-        if path is not None:
-            check_writable(path, flag)
+    check_timeout(timeout)
+    check_files(json=json, csv=csv)
+    check_picture(plot)
     if json == STDOUT and csv == STDOUT:
         raise InputError("--csv -", "is standard output, which --json has taken", "write one of them to a file")
-    if plot is not None and plot.suffix.lower() not in ENDINGS:
-        raise InputError(f"--plot {plot}", "has an ending that is not known", f"choose {', '.join(ENDINGS)}")
 
 
 def _write(made: list[Compared], json: Path | None, csv: Path | None, plot: Path | None) -> None:

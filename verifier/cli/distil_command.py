@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from verifier.cli import options
-from verifier.cli.files import STDOUT, write_whole
-from verifier.cli.radius_command import Quiet, check_output, chosen
-from verifier.cli.request import Inputs, query_flags
+from verifier.cli.checks import check_files, parse_names
+from verifier.cli.files import STDOUT, write_json
+from verifier.cli.request import Inputs, chosen, query_flags
 from verifier.cli.screens import Status, print_table
 from verifier.errors import InputError
 from verifier.process import use_threads
@@ -53,11 +52,11 @@ def distil(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Train small students on a network's logits, changed below the largest, and see what robustness they keep."""
-    check_output(json, None)
+    check_files(json=json)
     use_threads(threads)
     inputs = chosen(dataset, query_flags(index, None, norm, None, mean, std, False, data_dir))
     from verifier.analysis.margins.distil import CHANGES, DistilOptions  # torch behind it
@@ -65,13 +64,13 @@ def distil(
 
     if not temperature > 0:
         raise InputError(f"--temperature {temperature:g}", "is not positive", "give a positive number, such as 1")
-    names = list(CHANGES) if changes is None else [name.strip() for name in changes.split(",") if name.strip()]
+    names = list(CHANGES) if changes is None else list(parse_names(changes))
     made = DistilOptions(epochs=epochs, temperature=temperature, seed=seed)
     with Status(not quiet) as status:
         found = _students(network, inputs, names, parse_epsilon(epsilon), train, made, device, status)
     if json is not None:
         content = {"network": str(network), "epsilon": parse_epsilon(epsilon), "norm": inputs.norm, "students": found}
-        write_whole(json, json_text.dumps(content, allow_nan=False) + "\n", "--json")
+        write_json(json, content)
     if not quiet and json != STDOUT:
         from verifier.analysis.margins.tables import logit_table
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from verifier.errors import InputError
 
@@ -28,6 +30,13 @@ def check_writable(path: Path, flag: str) -> None:
     place = target if target.exists() and not target.is_file() else target.parent
     if not os.access(place, os.W_OK):
         raise InputError(f"{flag} {path}", "cannot be written here", "name a file in a folder of yours")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the file of ``--json`` on one line; what is no number is refused."""
+    import json
+
+    write_whole(path, json.dumps(content, allow_nan=False) + "\n", "--json")
 
 
 def write_whole(path: Path, content: str | bytes, flag: str) -> None:

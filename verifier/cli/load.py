@@ -50,11 +50,16 @@ def load(request: Request, threads: int | None) -> Loaded:
 
     graph = load_graph(request.network)
     query = _inputs(request.what, graph) if isinstance(request.what, Inputs) else _specification(request.what)
-    if threads is not None:
+    set_threads(threads)
+    return Loaded(graph, query)
+
+
+def set_threads(count: int | None) -> None:
+    """As many threads for torch on the CPU; None for its own choice."""
+    if count is not None:
         import torch
 
-        torch.set_num_threads(threads)
-    return Loaded(graph, query)
+        torch.set_num_threads(count)
 
 
 def _specification(path: Path) -> Callable[[int], LoadedQuery]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from verifier.cli import options
-from verifier.cli.files import STDOUT, check_writable, write_whole
+from verifier.cli.checks import check_files, check_picture, check_timeout, parse_positive
+from verifier.cli.files import STDOUT, write_json
 from verifier.cli.margins_input import Gathered, fitted, gather, load_networks, parse_scores
 from verifier.cli.margins_output import show_report, write_detector, write_report
-from verifier.cli.radius_command import Quiet, check_output, chosen
-from verifier.cli.request import query_flags
-from verifier.cli.screens import Status, check_plot, print_table
+from verifier.cli.request import chosen, query_flags
+from verifier.cli.screens import Status, print_table
 from verifier.errors import InputError
 from verifier.process import use_threads
 
@@ -114,13 +113,15 @@ def report(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """How well scores of the logits stand for input margins, by what brackets prove."""
     names = parse_scores(score)
-    check_output(json, plot, timeout)
-    check_plot(pictures)
+    check_timeout(timeout)
+    check_files(json=json)
+    check_picture(plot)
+    check_picture(pictures, "--pictures")
     use_threads(threads)
     flags = query_flags(index, None, norm, None, mean, std, no_clip, data_dir)
     settings = {"timeout": timeout, "device": device, "seed": seed}
@@ -173,15 +174,14 @@ def calibrate(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Choose the score below which a decision is flagged as brittle, with a guarantee for what passes."""
     (name,) = parse_scores(score, single=True)
-    check_output(json, plot, timeout)
-    for path, flag in ((out, "--out"), (onnx, "--onnx")):
-        if path is not None:
-            check_writable(path, flag)
+    check_timeout(timeout)
+    check_files(json=json, out=out, onnx=onnx)
+    check_picture(plot)
     use_threads(threads)
     flags = query_flags(index, None, norm, None, mean, std, no_clip, data_dir)
     settings = {"timeout": timeout, "device": device, "seed": seed}
@@ -221,11 +221,11 @@ def screen(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Flag the inputs whose decision is brittle as far as a calibrated detector can tell."""
-    check_output(json, None)
+    check_files(json=json)
     use_threads(threads)
     inputs = chosen(dataset, query_flags(index, None, None, None, None, None, False, data_dir))
     from verifier.analysis.margins.artifact import SCOPE, read_detector
@@ -243,7 +243,7 @@ def screen(
     ]
     if json is not None:
         content = {"detector": made.as_object(weights=False), "flagged": int(flags.sum()), "results": rows}
-        write_whole(json, json_text.dumps(content, allow_nan=False) + "\n", "--json")
+        write_json(json, content)
     if not quiet and json != STDOUT:
         flagged = [str(row["index"]) for row in rows if row["flag"]]
         print(f"{len(flagged)} of {len(rows)} inputs flagged" + (f": {', '.join(flagged)}" if flagged else ""))
@@ -268,17 +268,18 @@ def logits(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Largest logit, gap, logit-margin loss, confidence and gradients of networks on the same inputs."""
-    check_output(json, plot)
+    check_files(json=json)
+    check_picture(plot)
     use_threads(threads)
     inputs = chosen(dataset, query_flags(index, None, None, None, mean, std, no_clip, data_dir))
     found = load_networks(networks, inputs, device)
     if json is not None:
         content = {"networks": [one.as_object(found[0]) for one in found]}
-        write_whole(json, json_text.dumps(content, allow_nan=False) + "\n", "--json")
+        write_json(json, content)
     title = f"{len(found[0].labels)} inputs of {Path(inputs.dataset).name}"
     if plot is not None:
         from verifier.analysis.margins.plots import logit_figure
@@ -296,12 +297,7 @@ def logits(
 def _radius(text: str | None) -> float | None:
     if text is None:
         return None
-    from verifier.specs.exact import parse_epsilon
-
-    epsilon = parse_epsilon(text)
-    if epsilon == 0:
-        raise InputError("--epsilon 0", "is no radius", "give a positive number, such as 8/255")
-    return epsilon
+    return parse_positive(text, "--epsilon", "radius", "8/255")
 
 
 def _reports(

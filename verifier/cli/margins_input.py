@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verifier.cli.radius_command import chosen, measure
-from verifier.cli.request import Inputs
+from verifier.cli.checks import parse_names
+from verifier.cli.radius_command import measure
+from verifier.cli.request import Inputs, chosen
 from verifier.cli.screens import Status
 from verifier.errors import InputError
 
@@ -132,8 +133,9 @@ def gather(
     if dataset is None:
         raise InputError("--brackets", "is missing", "give a file of verifier radius --json, or --dataset and --index")
     inputs = chosen(dataset, flags)
-    measured = [one for part in measure(network, inputs, settings, threads, status) for one in part]
-    return Gathered(network.name, load(network), measured, inputs)
+    graph = load(network)
+    measured = [one for part in measure(graph, network, inputs, settings, threads, status) for one in part]
+    return Gathered(network.name, graph, measured, inputs)
 
 
 def _described(measured: Sequence[Measured], folder: Path | None) -> Inputs:
@@ -150,7 +152,7 @@ def parse_scores(text: str, single: bool = False) -> tuple[str, ...]:
     Raises:
         InputError: there is none, or one twice, or several where one is wanted.
     """
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = parse_names(text)
     if not names or len(set(names)) < len(names) or (single and len(names) > 1):
         raise InputError(f"--score {text}", "is no list of scores", "name one" if single else "name each once")
     return names

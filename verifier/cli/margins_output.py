@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_text
 from pathlib import Path
 from typing import Any
 
-from verifier.cli.files import write_whole
+from verifier.cli.files import write_json, write_whole
 from verifier.cli.margins_input import Gathered
 from verifier.cli.screens import print_table
 
@@ -26,7 +25,7 @@ def write_report(
             "misclassified": [i for i, right in zip(found.indices, found.samples.correct, strict=True) if not right],
             "scores": [one.as_object(found.indices) for one in reports],
         }
-        write_whole(json, json_text.dumps(content, allow_nan=False) + "\n", "--json")
+        write_json(json, content)
     if plot is not None:
         from verifier.analysis.margins.plots import report_figure
 

@@ -62,4 +62,6 @@ Json = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the resul
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=LARGEST_SEED, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", callback=parse_device)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing: the exit status is the answer.")]
+#: of commands whose exit status says no more than that they ran
+QuietScreen = Annotated[bool, typer.Option("--quiet", help="Print nothing but what was asked for with -.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an internal error.", callback=_set_debug)]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from verifier.cli import options
-from verifier.cli.files import STDOUT, check_writable, write_whole
-from verifier.cli.request import Inputs, choose, parse_memory, query_flags
-from verifier.cli.screens import Status, check_plot, print_table
+from verifier.cli.checks import check_files, check_picture, check_timeout, parse_names, parse_positive
+from verifier.cli.files import STDOUT, write_whole
+from verifier.cli.request import Inputs, chosen, parse_memory, query_flags
+from verifier.cli.screens import Status, print_table
 from verifier.errors import InputError
 from verifier.process import use_threads
+
+if TYPE_CHECKING:
+    from verifier.graph.ir import Graph
 
 EPILOG = """
 \b
@@ -43,7 +46,6 @@ Complete = Annotated[
 ]
 PerClass = Annotated[bool, typer.Option("--per-class", help="Also the distance to every single class.")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the brackets: .png, .svg or .pdf.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but what was asked for with -.")]
 
 
 def radius(
@@ -67,7 +69,7 @@ def radius(
     json: options.Json = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Bracket each input's margin: the distance to the nearest input that the network classifies otherwise.
@@ -75,15 +77,21 @@ def radius(
     The lower end is a radius that was verified, the upper end the distance of a point replayed in onnxruntime.
     """
     inputs = chosen(dataset, query_flags(index, None, norm, None, mean, std, no_clip, data_dir))
-    check_output(json, plot, timeout)
+    check_timeout(timeout)
+    check_files(json=json)
+    check_picture(plot)
     settings: dict[str, Any] = {"timeout": timeout, "device": device, "seed": seed, "per_class": per_class}
-    settings |= {"tolerance": parse_tolerance(tolerance)} | check_methods(methods, complete)
+    settings |= {"tolerance": parse_positive(tolerance, "--tolerance", "tolerance", "0.001")} | check_methods(
+        methods, complete
+    )
     settings |= {} if memory is None else {"memory": parse_memory(memory)}
     use_threads(threads)
     made: list[Any] = []
+    from verifier.graph import load  # onnx behind it
+
     with Status(not quiet) as status:
         try:
-            made += [one for part in measure(network, inputs, settings, threads, status) for one in part]
+            made += [one for part in measure(load(network), network, inputs, settings, threads, status) for one in part]
         finally:  # an interrupt does not take away what is known
             if made:
                 _write(made, json, plot, network)
@@ -94,33 +102,15 @@ def radius(
     return 0
 
 
-def chosen(dataset: str | None, flags: dict[str, Any]) -> Inputs:
-    """The inputs of a data set that flags describe.
-
-    Raises:
-        InputError: there is no data set, or as of `choose`.
-    """
-    if dataset is None:
-        raise InputError("--dataset", "is missing", "name the data, such as digits, or an .npz file with x and y")
-    inputs = choose(None, dataset, flags, ("--index",))
-    assert isinstance(inputs, Inputs)
-    return inputs
-
-
 def measure(
-    network: Path, inputs: Inputs, settings: dict[str, Any], threads: int | None, status: Status
+    graph: Graph, network: Path, inputs: Inputs, settings: dict[str, Any], threads: int | None, status: Status
 ) -> Iterator[list[Any]]:
-    """`Measured` brackets of all inputs, a batch at a time."""
+    """`Measured` brackets of all inputs of a network that was read from a file, a batch at a time."""
     from verifier.analysis.measured import Measured
     from verifier.analysis.radius import radii  # torch behind it
-    from verifier.cli.load import load_points
-    from verifier.graph import load
+    from verifier.cli.load import load_points, set_threads
 
-    graph = load(network)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     points = load_points(inputs, graph)
     sha256 = None if graph.file is None else graph.file.sha256
     choice = inputs.choice()
@@ -140,20 +130,6 @@ def measure(
         ]
 
 
-def parse_tolerance(text: str) -> float:
-    """A positive number.
-
-    Raises:
-        InputError: it is none.
-    """
-    from verifier.specs.exact import parse_epsilon
-
-    tolerance = parse_epsilon(text, "--tolerance")
-    if tolerance == 0:
-        raise InputError(f"--tolerance {text}", "is no tolerance", "give a positive number, such as 0.001")
-    return tolerance
-
-
 def check_methods(methods: str, complete: str) -> dict[str, Any]:
     """Methods by the names of `verifier.analysis.radius.RadiusOptions`.
 
@@ -162,7 +138,7 @@ def check_methods(methods: str, complete: str) -> dict[str, Any]:
     """
     from verifier.schedule import LADDERS, bounding_methods
 
-    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    names = parse_names(methods)
     for name in names:
         if name not in bounding_methods():
             raise InputError("--methods", f"'{name}' is not known", f"choose from {', '.join(bounding_methods())}")
@@ -171,15 +147,6 @@ def check_methods(methods: str, complete: str) -> dict[str, Any]:
     if not names and complete == "none":
         raise InputError("--methods", "names no method", "name one, such as crown, or a method with --complete")
     return {"methods": names, "complete": None if complete == "none" else complete}
-
-
-def check_output(json: Path | None, plot: Path | None, timeout: float | None = None) -> None:
-    """Refuse now what would fail after the work."""
-    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
-        raise InputError(f"--timeout {timeout:g}", "is no time limit", "give a positive number of seconds")
-    if json is not None:
-        check_writable(json, "--json")
-    check_plot(plot)
 
 
 def _write(made: list[Any], json: Path | None, plot: Path | None, network: Path) -> None:

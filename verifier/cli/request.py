@@ -138,6 +138,19 @@ def choose(
     )
 
 
+def chosen(dataset: str | None, flags: dict[str, Any]) -> Inputs:
+    """The inputs of a data set that flags describe.
+
+    Raises:
+        InputError: there is no data set, or as of `choose`.
+    """
+    if dataset is None:
+        raise InputError("--dataset", "is missing", "name the data, such as digits, or an .npz file with x and y")
+    inputs = choose(None, dataset, flags, ("--index",))
+    assert isinstance(inputs, Inputs)
+    return inputs
+
+
 def parse_norm(text: str) -> str:
     """One of `NORMS`.
 

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from verifier.cli.files import check_writable
-from verifier.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-#: kinds of pictures
-ENDINGS = (".png", ".svg", ".pdf")
 
 
 class Status:
@@ -42,19 +35,6 @@ class Status:
     def __exit__(self, *_: object) -> None:
         if self._line is not None:
             self._line.stop()
-
-
-def check_plot(path: Path | None) -> None:
-    """Refuse a picture that could not be written later.
-
-    Raises:
-        InputError: its ending is not known, or as of `check_writable`.
-    """
-    if path is None:
-        return
-    check_writable(path, "--plot")
-    if path.suffix.lower() not in ENDINGS:
-        raise InputError(f"--plot {path}", "has an ending that is not known", f"choose {', '.join(ENDINGS)}")
 
 
 def print_table(table: Table) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from verifier.cli import options
-from verifier.cli.files import STDOUT, check_writable, write_whole
+from verifier.cli.checks import check_files
+from verifier.cli.files import STDOUT, write_whole
 from verifier.errors import InputError
 from verifier.process import use_threads
 
@@ -71,7 +72,6 @@ Devices = Annotated[int, typer.Option(metavar="N", min=1, help="GPUs that share 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
 Certify = Annotated[bool, typer.Option("--certify", help="Evaluate the exported network on the test split.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", min=0, max=options.LARGEST_SEED, help="Of everything random.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but what was asked for with -.")]
 
 
 def train(
@@ -98,16 +98,13 @@ def train(
     devices: Devices = 1,
     threads: options.Threads = None,
     json: options.Json = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", min=0, max=options.LARGEST_SEED, help="Of all random.")
-    ] = None,
+    seed: Seed = None,
     device: options.Device = "auto",
-    quiet: Quiet = False,
+    quiet: options.QuietScreen = False,
     debug: options.Debug = False,
 ) -> int:
     """Train a network that is to be certified, and export it as ONNX."""
-    if json is not None:
-        check_writable(json, "--json")
+    check_files(json=json)
     use_threads(threads)
     fields = {
         "dataset": dataset,

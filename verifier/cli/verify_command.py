@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -10,12 +9,12 @@ from time import monotonic
 import typer
 
 from verifier.cli import options
+from verifier.cli.checks import check_files, check_timeout
 from verifier.cli.decide import Settings, decide
-from verifier.cli.files import STDOUT, check_writable, write_whole
+from verifier.cli.files import STDOUT, write_whole
 from verifier.cli.render import Display, next_steps
 from verifier.cli.request import Request, choose, parse_memory, query_flags
 from verifier.cli.results import QueryResult, document, exit_status
-from verifier.errors import InputError
 from verifier.process import use_threads
 from verifier.verdict import Falsified
 
@@ -81,12 +80,8 @@ def verify(
 
 def check_outputs(timeout: float | None, json: Path | None, witness: Path | None) -> None:
     """Refuse now what would fail after the work."""
-    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
-        raise InputError(f"--timeout {timeout:g}", "is no time limit", "give a positive number of seconds")
-    if json is not None:
-        check_writable(json, "--json")
-    if witness is not None:
-        check_writable(witness, "--witness")
+    check_timeout(timeout)
+    check_files(json=json, witness=witness)
 
 
 def write_results(witness: Path | None, json: Path | None, count: int, results: Sequence[QueryResult]) -> list[str]:

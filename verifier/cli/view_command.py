@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as encoder
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verifier.cli import options
-from verifier.cli.files import STDOUT, check_writable, write_whole
+from verifier.cli.files import STDOUT, check_writable, write_json, write_whole
 from verifier.cli.request import Inputs, Request, choose, query_flags
 from verifier.errors import InputError
 
@@ -132,8 +131,7 @@ def _write(films: tuple[Film, ...], request: Request, out: Path, json: Path | No
     else:
         write_whole(out, draw([film.still for film in films], "svg" if form == ".svg" else "png"), "--out")
     if json is not None:
-        text = encoder.dumps({"pictures": document(films)}, allow_nan=False)
-        write_whole(json, text + "\n", "--json")
+        write_json(json, {"pictures": document(films)})
 
 
 def _heading(request: Request) -> str:

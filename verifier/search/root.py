@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import ancestors, ascend
+from verifier.bounding.cases import worse_half
 from verifier.bounding.dual import DualPoint, Objective
 from verifier.bounding.intermediate import unit_rows
 from verifier.bounding.ladder import Problem
@@ -142,14 +143,9 @@ class Trees:
         tree, bound = self._tree(leaves), leaves["bound"]
         open_ = self._open(self._cut(self._least(bound, tree).double())).repeat(1, 2).reshape(-1)
         worth = open_[tree] & (bound < self.goal) & ~split_points(self.frame, leaves).isnan().all(1)
-        order = bound.masked_fill(~worth, torch.inf).argsort()
-        order = order[tree[order].argsort(stable=True)]
-        count = torch.bincount(tree, weights=worth.double(), minlength=len(open_))
-        start = torch.cat([count.new_zeros(1), torch.bincount(tree, minlength=len(open_)).cumsum(0)[:-1]])
-        place = torch.arange(len(order), device=order.device) - start[tree[order]]
         chosen = torch.zeros_like(worth)
-        chosen[order] = place < (count[tree[order]] / 2).ceil()
-        return chosen & worth
+        chosen[worse_half(bound, tree, worth)] = True
+        return chosen
 
     @torch.no_grad()
     def _proved(self, leaves: Batch, size: int, until: float) -> Box:

@@ -25,7 +25,7 @@ from verifier.specs.region import Box
 from verifier.training.attack import ascend_in_box
 from verifier.training.bounded import BoundedModule, Margins, ball, cross_entropy, per_sample
 from verifier.training.options import LossOptions
-from verifier.training.radii import certified_radii
+from verifier.training.radii import GRAIN, certified_radii, filled
 from verifier.training.regularisers import balance, tightness
 from verifier.training.switching import one_versus_rest, signed, switched
 
@@ -33,9 +33,6 @@ __all__ = ["LOSSES", "LossOptions", "LossTerms", "TrainingLoss", "training_loss"
 
 #: memory that the widest layer takes of samples whose radii are searched for together
 CACHE_BYTES = 1 << 20
-#: parts of a batch are filled up to a multiple of this: torch prepares a convolution anew for every size that it has
-#: not seen, which takes longer than a small convolution itself
-GRAIN = 8
 
 
 @dataclass(frozen=True)
@@ -374,11 +371,6 @@ def _adapted(
         radius[whole] = found_radius = radii(part, previous[whole], at_cap[whole])
         losses.append(robust(replace(part, radius=found_radius)).loss[: len(others)])
     return Robust(torch.cat(losses)), radius
-
-
-def filled(index: Tensor) -> Tensor:
-    """Indices, at least one, and the last of them again and again up to a whole number of grains."""
-    return torch.cat([index, index[-1:].expand(-len(index) % GRAIN)])
 
 
 def radii(batch: Batch, previous: Tensor | None, at_cap: Tensor | None = None) -> Tensor:

@@ -22,6 +22,9 @@ MarginAt = Callable[[Tensor, Tensor], Tensor]
 BELOW = 0.4
 #: rounds by guesses alone; from then on every other one halves the bracket, so that it ends
 FREE_ROUNDS = 6
+#: parts of a batch are filled up to a multiple of this: torch prepares a convolution anew for every size that it has
+#: not seen, which takes longer than a small convolution itself
+GRAIN = 8
 
 
 @dataclass
@@ -64,6 +67,11 @@ class _Brackets:
         line = self.line().nan_to_num(nan=torch.inf)
         near = torch.minimum(line, self.high) - self.low <= tolerance * (1 + 1e-6)
         return torch.where(self.refuted | (line < self.high), near, self.low >= self.high)
+
+
+def filled(index: Tensor) -> Tensor:
+    """Indices, at least one, and the last of them again and again up to a whole number of grains."""
+    return torch.cat([index, index[-1:].expand(-len(index) % GRAIN)])
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from verifier.pipeline import evidence
 from verifier.specs.normalize import affine
 from verifier.specs.property import Query
 from verifier.specs.robustness import resolve
+from verifier.workers import full_precision
 
 LOGIT, GRADIENT, FEATURE, PSEUDO, CROWN = (
     *("logit-margin", "margin-over-gradient", "feature-margin", "pseudo-margin", "crown-margin"),
@@ -98,7 +99,7 @@ def score(name: str, graph: Graph, inputs: Sequence[np.ndarray], options: ScoreO
         raise InputError("--score", f"'{name}' is not known", f"choose from {', '.join(SCORES)}")
     scored = Scored.of(graph, options)
     parts = [inputs[start : start + options.batch] for start in range(0, len(inputs), options.batch)]
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_precision():
         found = [SCORES[name](scored, part).detach().double().cpu().numpy() for part in parts]
     return np.concatenate(found) if found else np.zeros(0)
 
