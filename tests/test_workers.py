@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import get_ident
+from threading import Thread, get_ident
 
 import pytest
 import torch
@@ -47,3 +47,27 @@ def test_an_error_waits_for_the_other_parts(count: int):
     assert outcomes[1]() is None
     with pytest.raises(KeyError):
         outcomes[0]()
+
+
+def test_work_inside_of_work_does_not_wait_for_itself():
+    inner = Workers(2)
+    assert Workers(2).map(lambda part: inner.map(lambda x: 10 * part + x, range(3)), range(4)) == [
+        [10 * part + x for x in range(3)] for part in range(4)
+    ]
+
+
+def test_where_the_system_refuses_threads_the_caller_works(monkeypatch: pytest.MonkeyPatch):
+    start, begun = Thread.start, []
+
+    def refuse(self: Thread) -> None:
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(self)
+        start(self)
+
+    monkeypatch.setattr(Thread, "start", refuse)
+    here = get_ident()
+    assert Workers(5).map(lambda part: (part, get_ident()), range(3)) == [(0, here), (1, here), (2, here)]
+    assert len(begun) == 1
+    begun[0].join(10)
+    assert not begun[0].is_alive()

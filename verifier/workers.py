@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 #: threads that torch had before `one_each` took them; a thread of `Workers` has a context of its own, without it
 _threads: ContextVar[int] = ContextVar("_threads")
+#: whether a thread is one of `Workers`; parts of its parts have to be its own work, for all the others may wait as well
+_within: ContextVar[bool] = ContextVar("_within", default=False)
 
 
 @contextmanager
@@ -69,7 +71,8 @@ class Workers:
 
     def outcomes(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Callable[[], Result]]:
         """For every part, once all have come to their end, a call that returns its result or raises its error."""
-        if self.count == 1 or len(parts) <= 1:
+        pool = _pool(self.count) if self.count > 1 and len(parts) > 1 and not _within.get() else None
+        if pool is None:
             return [_attempt(work, part) for part in parts]
         gradients = torch.is_grad_enabled()  # a setting of each thread
 
@@ -77,7 +80,7 @@ class Workers:
             with torch.set_grad_enabled(gradients):
                 return _attempt(work, part)
 
-        return list(_pool(self.count).map(call, parts))
+        return list(pool.map(call, parts))
 
 
 def _attempt(work: Callable[[Part], Result], part: Part) -> Callable[[], Result]:
@@ -94,18 +97,25 @@ def _attempt(work: Callable[[Part], Result], part: Part) -> Callable[[], Result]
 
 
 @cache
-def _pool(count: int) -> ThreadPoolExecutor:
-    """Threads, kept for the life of the process, in which torch uses no further ones.
+def _pool(count: int) -> ThreadPoolExecutor | None:
+    """Threads, kept for the life of the process, in which torch uses no further ones; None if the system refuses them.
 
     A thread takes the number that was set last anywhere when it first asks for it, and keeps it.
     """
     before, pool, all_here = torch.get_num_threads(), ThreadPoolExecutor(count), Barrier(count)
 
     def begin(_: int) -> None:
+        _within.set(True)
         torch.set_num_threads(1)
         torch.get_num_threads()
         all_here.wait()
 
-    list(pool.map(begin, range(count)))
-    torch.set_num_threads(before)
+    try:
+        list(pool.map(begin, range(count)))
+    except RuntimeError:
+        all_here.abort()  # those that did start wait for the others
+        pool.shutdown()
+        return None
+    finally:
+        torch.set_num_threads(before)
     return pool
