@@ -179,6 +179,8 @@ class _Run:
         self.placed = place(self.graph, self.dtype, self.device)
         if MILP in self.rungs:
             require_milp(self.query, self.placed)
+        limit = options.search.input_dimensions  # up to it a search splits the input first
+        self.few_inputs = all(free_dimensions(prop.region) <= limit for prop in self.query.properties)
         self.margins = [-math.inf] * len(self.query.properties)
         self.open = list(range(len(self.query.properties)))
         self.proofs: list[Proof] = []
@@ -221,9 +223,8 @@ class _Run:
 
     def climb_ladder(self, replayer: Replayer | None) -> Counterexample | None:
         """All rungs, until one of them decides or the time is over."""
-        limit, counterexample = self.options.search.input_dimensions, None
-        few_inputs = all(free_dimensions(prop.region) <= limit for prop in self.query.properties)
-        for name in worthwhile(self.rungs, self.graph, few_inputs):
+        counterexample = None
+        for name in worthwhile(self.rungs, self.graph, self.few_inputs):
             if self.late():
                 break
             with self.sparing():
@@ -331,7 +332,9 @@ class _Run:
 
         wanted = torch.tensor([number in self.open for number in batch.numbers])
         exact = batch.problem if self.dtype == torch.float64 else self.problem(batch.numbers, torch.float64)
-        options = self.memory.search(worthwhile_search(self.options.search, self.graph), len(self.evidence))
+        options = self.memory.search(
+            worthwhile_search(self.options.search, self.graph, self.few_inputs), len(self.evidence)
+        )
         if MILP in self.rungs:
             from verifier.search.milp import MilpSearch  # scipy's sparse matrices behind it
 

@@ -34,6 +34,8 @@ LADDERS = {
 ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown", "k-relu")
 #: rungs that measure as not worth their time before a search where there are convolutions
 ONLY_FOR_DENSE = ("k-relu",)
+#: rungs that take their time where there are convolutions and few inputs, and find less than the search's first step
+NOT_BEFORE_FORMS = ("crown",)
 #: bounding methods by name, those that need no solver
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 #: shares of the remaining time that rungs before a search may take, and seconds of it without a deadline
@@ -119,12 +121,23 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
     if SEARCH not in rungs:
         return list(rungs)
     left_out = (*ONLY_FOR_MANY_INPUTS * few_inputs, *ONLY_FOR_DENSE * convolutional(graph))
+    left_out += NOT_BEFORE_FORMS * (few_inputs and convolutional(graph) and "ibp" in rungs)
     return [name for name in rungs if name not in left_out]
 
 
-def worthwhile_search(options: SearchOptions, graph: Graph) -> SearchOptions:
-    """Options of a search without what does not pay on a network: boxes are refined where all layers are dense."""
-    return replace(options, root=None) if convolutional(graph) else options
+def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) -> SearchOptions:
+    """Options of a search with what pays on a network.
+
+    Boxes of the root are refined where all layers are dense. Convolutions over few inputs have so many neurons that
+    only affine forms bound them in time: then the input alone is split.
+
+    Args:
+        few_inputs: whether the search splits the input first.
+    """
+    if not convolutional(graph):
+        return options
+    options = replace(options, root=None)
+    return replace(options, forms=True, splitting="input") if few_inputs and options.splitting == "auto" else options
 
 
 def require_milp(query: Query, graph: Graph) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -18,7 +20,8 @@ from verifier.search.result import Replay, SearchOptions
 from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box
 
-WAYS = ("input", "activation", "both")
+#: ``forms`` is the input with affine forms
+WAYS = ("input", "forms", "activation", "both")
 
 
 def never(number: int, point: torch.Tensor) -> bool:
@@ -68,8 +71,8 @@ def start(
 ) -> InputSplit | ActivationSplit | Search:
     options = options or SearchOptions()
     exact, wanted = problem(graph, box, unsafe), torch.ones(1, dtype=torch.bool)
-    if way == "input":
-        return InputSplit(exact, wanted, options, replay)
+    if way in ("input", "forms"):
+        return InputSplit(exact, wanted, replace(options, forms=way == "forms"), replay)
     working = problem(graph, box, unsafe, dtype)
     root = crown(working, LadderOptions())
     kind = ActivationSplit if way == "activation" else Search

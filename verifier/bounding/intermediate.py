@@ -55,6 +55,8 @@ Steps = tuple[tuple[Tensor, AnyPoint], ...]
 Tighten = Callable[[str, Relaxation, Callable[[Box], Tensor]], tuple[Box, Steps]]
 #: (activation, relaxation of all that comes before it) -> cuts on its neurons, or None
 Join = Callable[[Node, Relaxation], JointBound | None]
+#: (node, boxes and envelopes so far, its own envelope among them) -> its box
+Push = Callable[[Node, Mapping[str, Box], Mapping[str, Envelope]], Box]
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,13 @@ def standing(relaxation: Relaxation) -> Tighten:
     return tighten
 
 
-def relax_network(graph: Graph, region: Region, tighten: Tighten, join: Join | None = None) -> Relaxation:
+def relax_network(
+    graph: Graph, region: Region, tighten: Tighten, join: Join | None = None, push: Push | None = None
+) -> Relaxation:
     """Boxes of all nodes and envelopes of all activations of a placed graph over a region, in topological order.
 
-    Intervals first; `tighten` improves the box of each activation's input before its envelope is taken, and `join`
-    then adds cuts.
+    Intervals first, or what `push` finds; `tighten` improves the box of each activation's input before its envelope is
+    taken, and `join` then adds cuts.
     """
     boxes: dict[str, Box] = {graph.input: region.enclosing_box()}
     relaxed: dict[str, Envelope] = {}
@@ -159,7 +163,7 @@ def relax_network(graph: Graph, region: Region, tighten: Tighten, join: Join | N
             relaxed[node.name] = operator.envelope(node, boxes[source])
             cut = None if join is None else join(node, Relaxation(boxes, relaxed, steps, cuts=cuts))
             cuts |= {} if cut is None else {node.name: cut}
-        boxes[node.name] = step(node, boxes, graph.input)
+        boxes[node.name] = step(node, boxes, graph.input) if push is None else push(node, boxes, relaxed)
     return Relaxation(boxes, relaxed, steps, cuts=cuts)
 
 

@@ -6,11 +6,14 @@ Axes: N boxes of a batch, P polytopes, S rows, n free coordinates.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, fixed_point, linear_bound
-from verifier.bounding.intermediate import by_dual, relax_network
+from verifier.bounding.forms import AffineForms
+from verifier.bounding.intermediate import Steps, by_dual, relax_network
 from verifier.bounding.ladder import Problem
 from verifier.search.boxes import Boxes, inheriting, slack, sources
 from verifier.search.contract import Planes, contract
@@ -21,6 +24,8 @@ from verifier.specs.region import Box
 
 #: boxes are halved several times at once while fewer than this share of a batch are open
 _FILL = 0.5
+#: which part of the memory the generators of one node may take
+FORMS_SHARE = 16
 
 
 class InputSplit:
@@ -110,7 +115,14 @@ class InputSplit:
             ends = (batch[key][:, start:stop].reshape(-1, *shape) for key in ("known_lower", "known_upper"))
             known[name], start = Box(*ends), stop
         tighten = by_dual(self.graph, region, self.options.intermediate, until)
-        return relax_network(self.graph, region, inheriting(known, tighten))
+        if not self.options.forms:
+            return relax_network(self.graph, region, inheriting(known, tighten))
+        forms = AffineForms(self.graph, region, self.options.memory // FORMS_SHARE)
+
+        def tighten_loose(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+            return tighten(name, relaxation, lambda box: wanted(box) & forms.loose(name))
+
+        return relax_network(self.graph, region, inheriting(known, tighten_loose), push=forms.push)
 
     def _gather(self, boxes: Boxes, end: str) -> Tensor:
         return torch.cat([flat(getattr(boxes[name], end)) for name in self.sources], 1)

@@ -73,6 +73,7 @@ class SearchOptions:
         stages: ascents on each subproblem; those that are closed take no part in the next stage.
         subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
+        forms: whether boxes of inputs push affine forms forward besides intervals.
         root: how the boxes of the root are tightened before activations are split; None for not at all.
     """
 
@@ -91,6 +92,7 @@ class SearchOptions:
     )
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
+    forms: bool = False
     root: RootOptions | None = field(default_factory=RootOptions)
 
 
