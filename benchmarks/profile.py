@@ -36,6 +36,8 @@ from verifier.search.result import SearchOptions  # noqa: E402
 from verifier.specs.region import stack  # noqa: E402
 from verifier.specs.robustness import resolve  # noqa: E402
 
+#: subproblems before the profiler looks
+WARM = 500
 #: words in the names of operators that multiply matrices or convolve
 PRODUCTS = ("mm", "addmm", "bmm", "convolution", "dot")
 #: operators that only look at a tensor in another way
@@ -93,32 +95,49 @@ def search_of(instance: Instance) -> Search:
 def watched(instance: Instance, seconds: float) -> Table:
     """A search under the profiler as a table."""
     search = search_of(instance)
-    while not search.subproblems:  # what comes before is made once, and the first batches are small
-        search.run(monotonic() + seconds)
-    before = search.subproblems
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True) as profiler:
-        begun = monotonic()
-        search.run(begun + seconds)
-        wall = monotonic() - begun
+    while not search.subproblems or not search.finished and search.subproblems < WARM:  # first batches are small, and
+        search.run(monotonic() + seconds)  # the memory that they ask the system for is cleared page by page
+    count, wall, events = profiled(search, seconds, shapes=False)
+    again, _, shaped = profiled(search, seconds, shapes=True)
     if search.finished:
         raise SystemExit(f"{instance.key}: decided before {seconds:g} s were over; choose another query with --number")
-    count = search.subproblems - before
-    events: list[Any] = list(profiler.key_averages(group_by_input_shape=True))
     table = Table(title=f"{instance.key}: {count} subproblems in {wall:.1f} s")
     for column, side in (("", "left"), ("s", "right"), ("share", "right"), ("calls", "right"), ("rate", "right")):
         table.add_column(column, justify=side)  # type: ignore[arg-type]
-    products = [e for e in events if _is(e, PRODUCTS)]
-    passes = [e for e in events if not _is(e, PRODUCTS) and not _is(e, VIEWS)]
+    products, passes = _products(events), _passes(events)
     parts = [(name, _seconds(some), _calls(some)) for name, some in (("products", products), ("memory", passes))]
+    scale = count / max(again, 1) / 1e9  # from the subproblems whose shapes were seen to those that were timed
     rates = (
-        f"{sum(e.flops for e in products) / 1e9 / max(parts[0][1], 1e-9):.1f} GFLOP/s",
-        f"{sum(_traffic(e) for e in passes) / 1e9 / max(parts[1][1], 1e-9):.1f} GB/s",
+        f"{scale * sum(e.flops for e in _products(shaped)) / max(parts[0][1], 1e-9):.1f} GFLOP/s",
+        f"{scale * sum(_traffic(e) for e in _passes(shaped)) / max(parts[1][1], 1e-9):.1f} GB/s",
     )
     for (name, spent, calls), rate in zip(parts, rates, strict=True):
         table.add_row(name, f"{spent:.2f}", f"{spent / wall:.0%}", f"{calls:,}", rate)
     rest = wall - sum(spent for _, spent, _ in parts)
     table.add_row("Python and dispatch", f"{rest:.2f}", f"{rest / wall:.0%}", "", "")
     return table
+
+
+def profiled(search: Search, seconds: float, shapes: bool) -> tuple[int, float, list[Any]]:
+    """Subproblems, wall time and operators of some seconds of a search.
+
+    Args:
+        shapes: with the shapes of operands. What is kept for them lies between the tensors in memory, so that the
+            allocator cannot use their places again: fit for counting, not for timing.
+    """
+    before, begun = search.subproblems, monotonic()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=shapes, with_flops=shapes) as profiler:
+        search.run(begun + seconds)
+        wall = monotonic() - begun
+    return search.subproblems - before, wall, list(profiler.key_averages(group_by_input_shape=shapes))
+
+
+def _products(events: list[Any]) -> list[Any]:
+    return [e for e in events if _is(e, PRODUCTS)]
+
+
+def _passes(events: list[Any]) -> list[Any]:
+    return [e for e in events if not _is(e, PRODUCTS) and not _is(e, VIEWS)]
 
 
 def _is(event: Any, words: tuple[str, ...]) -> bool:
