@@ -23,7 +23,7 @@ SEARCH = "branch-and-bound"
 #: complete search by linear programs, likewise
 MILP = "milp"
 #: methods by a solver of linear programs, which works in float64
-LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
+LINEAR_PROGRAMS = ("triangle-lp", "refined-lp", "k-relu-lp")
 #: ladders by method: what comes before an attack is cheaper than it
 LADDERS = {
     "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", "k-relu", SEARCH, ATTACK_AGAIN, SEARCH),
@@ -101,10 +101,10 @@ def bounding(name: str) -> Method:
 
         return reference
     if name in LINEAR_PROGRAMS:
-        from verifier.bounding.lp.method import triangle_lp  # scipy's sparse matrices behind them
+        from verifier.bounding.lp.method import k_relu_lp, triangle_lp  # scipy's sparse matrices behind them
         from verifier.bounding.refine import refined_lp
 
-        return triangle_lp if name == "triangle-lp" else refined_lp
+        return {"triangle-lp": triangle_lp, "refined-lp": refined_lp, "k-relu-lp": k_relu_lp}[name]
     if name not in RUNGS:
         raise InputError("--method", f"'{name}' is not a method", f"choose one of {', '.join(methods())}")
     return RUNGS[name]

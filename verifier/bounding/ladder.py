@@ -144,10 +144,14 @@ def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None
 def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS), for the
     boxes, layer by layer, and for the property's rows."""
+    return climb(problem, with_groups(problem, options, deadline), options.joint_final, deadline)
+
+
+def with_groups(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Relaxation:
+    """The network relaxed with cuts on groups of neurons, over boxes that these cuts helped to tighten."""
     graph, region = problem.graph, problem.region
     tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline, problem.known)
-    join = join_groups(graph, region, options.joint, deadline)
-    return climb(problem, options.relax(problem, tighten, join), options.joint_final, deadline)
+    return options.relax(problem, tighten, join_groups(graph, region, options.joint, deadline))
 
 
 def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, deadline: float | None = None) -> Bounds:

@@ -76,6 +76,12 @@ class Cuts:
     def zero(self, rows: int) -> Tensor:
         return _by_group(self.p, rows, self.p.shape[-1])
 
+    def select(self, element: int) -> Cuts:
+        """The cuts of one batch element, without their evidence."""
+        one = slice(element, element + 1)
+        index = self.index if self.index.dim() == 2 else self.index[one]
+        return Cuts(index, self.P[one], self.R[one], self.p[one])
+
     def push(self, multipliers: Tensor, size: int) -> Push:
         mixed = _mix(multipliers, self._table())
         return *_spread(mixed[..., :-1], self.index, size), -mixed[..., -1].sum(2)

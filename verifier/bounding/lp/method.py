@@ -1,4 +1,4 @@
-"""The method triangle-lp: the optimum of the single-neuron relaxation, found by a solver and proved by the dual."""
+"""The methods triangle-lp and k-relu-lp: the optimum of a relaxation, found by a solver and proved by the dual."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
-from verifier.bounding.ladder import Bounds, LadderOptions, Problem, crown, with_intervals
+from verifier.bounding.ladder import Bounds, LadderOptions, Problem, crown, with_groups, with_intervals
 from verifier.bounding.lp.duals import Duals, MakeSolver, Solver, ask, dual_point, join, stack
 from verifier.bounding.lp.highs import HighsModel
 from verifier.bounding.lp.model import ConvexModel
@@ -41,6 +41,21 @@ def triangle_lp(
     require_size(problem.graph)
     relaxation = crown(problem, options, deadline).relaxation
     return optimise(problem, relaxation, options.final, deadline, make)
+
+
+def k_relu_lp(
+    problem: Problem, options: LadderOptions, deadline: float | None = None, make: MakeSolver = solver_for
+) -> Bounds:
+    """The triangle program with k-ReLU's cuts as rows (Singh et al. 2019, NeurIPS), over k-ReLU's boxes.
+
+    Over the same boxes its cuts are those that ``k-relu`` climbs on. Only facets can be rows: where the options ask for
+    hulls by their corners, it is the triangle program.
+
+    Raises:
+        InputError: the network is too large.
+    """
+    require_size(problem.graph)
+    return optimise(problem, with_groups(problem, options, deadline), options.joint_final, deadline, make)
 
 
 def optimise(
