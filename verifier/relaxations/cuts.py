@@ -97,6 +97,24 @@ class Cuts:
         return torch.cat([self.P, self.R, self.p.unsqueeze(-1)], -1)
 
 
+def beside(one: Cuts, other: Cuts) -> Cuts:
+    """The cuts of two lots of groups of one activation, indices (B, G, k), as those of one."""
+    most = max(one.p.shape[-1], other.p.shape[-1])
+
+    def both(name: str) -> Tensor:
+        parts = [getattr(cuts, name) for cuts in (one, other)]
+        spare = [part.new_zeros(*part.shape[:2], most - part.shape[2], *part.shape[3:]) for part in parts]
+        return torch.cat([torch.cat(pair, 2) for pair in zip(parts, spare, strict=True)], 1)
+
+    evidence = {name: tuple(_joined(*pair) for pair in zip(sides, other.evidence[name], strict=True))
+                for name, sides in one.evidence.items()}  # fmt: skip
+    return Cuts(torch.cat([one.index, other.index], 1), both("P"), both("R"), both("p"), evidence)
+
+
+def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other], 1)
+
+
 @dataclass(frozen=True)
 class Mixed:
     """One cut for each row of an objective, already mixed and spread; multipliers (B, S, 1) >= 0.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import monotonic
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,6 +111,43 @@ def lp_point(
         missing[b] = wanted[b] & torch.tensor([answer is None for answer in found], device=wanted.device)
         points.append(dual_point(one, found))
     return stack(points), missing
+
+
+@dataclass(frozen=True)
+class ProgramPrimal:
+    """The optima of programs for an objective's rows, as a primal point (see `verifier.bounding.separation`).
+
+    Args:
+        deadline: `time.monotonic` value at which solving ends.
+        make: what solves.
+    """
+
+    graph: Graph
+    region: Region
+    objective: Objective
+    deadline: float | None = None
+    make: MakeSolver = solver_for
+
+    def __call__(self, relaxation: Relaxation) -> dict[str, tuple[Tensor, Tensor]] | None:
+        """Outputs and inputs (B, S, n) of all activations below; None where a solver has no answer to some row."""
+        C, elements = self.objective.C, []
+        for b in range(self.region.enclosing_box().batch):
+            one = one_element(self.graph, relaxation, b)
+            network = relaxed_network(self.graph, one, self.objective.node)
+            rows = objective_rows(self.graph, element_of(self.objective, b))
+            solver = self.make(network, self.region.select(torch.tensor([b])), rows)
+            found = [ask(solver, s, self.deadline) for s in range(C.shape[1])]
+            answers = [answer for answer in found if answer is not None and answer.inputs]
+            if len(answers) < len(found):
+                return None
+            elements.append((network.layers, answers))
+
+        def values(side: Literal["outputs", "inputs"], name: str) -> Tensor:
+            parts = [np.stack([getattr(answer, side)[name] for answer in answers]) for _, answers in elements]
+            return torch.as_tensor(np.stack(parts)).to(C)
+
+        layers = elements[0][0]
+        return {layer.node: (values("outputs", layer.node), values("inputs", layer.source)) for layer in layers}
 
 
 def element_of(objective: Objective, element: int) -> Objective:
