@@ -48,9 +48,9 @@ class SeparationOptions:
         most: facets that one point adds of a group.
     """
 
-    rounds: int = 3
-    margin: float = 1e-4
-    most: int = 8
+    rounds: int = 4
+    margin: float = 1e-5
+    most: int = 16
 
 
 def with_violated(

@@ -20,6 +20,9 @@ from verifier.workers import Workers
 INFLATION = 1e-7
 #: coefficients of a facet below this share of its largest count as zero
 NEGLIGIBLE = 1e-6
+#: coordinates up to which Qhull merges facets at once instead of at the end, as SciPy has it. Besides (Q12), merges that
+#: it deems wide are allowed: they would cost all facets of a group, and none is trusted anyway
+MOST_EXACT = 4
 #: steps of the search for the nearest point of a hull, and what divisors are no smaller than
 DESCENT, TINY = 60, 1e-30
 #: facets whose coefficients agree to this share of the largest are one
@@ -50,7 +53,8 @@ def _normals(cloud: np.ndarray) -> np.ndarray:
     from scipy.spatial import ConvexHull, QhullError  # takes .2 s to import
 
     try:
-        return ConvexHull(cloud).equations[:, :-1]
+        options = "Qt Q12" if cloud.shape[1] <= MOST_EXACT else "Qt Qx Q12"
+        return ConvexHull(cloud, qhull_options=options).equations[:, :-1]
     except QhullError:
         return np.empty((0, cloud.shape[1]))
 
