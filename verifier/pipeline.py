@@ -37,7 +37,7 @@ from verifier.schedule import (
     attack_until,
     bounding,
     ladder_of,
-    require_milp,
+    require_programs,
     rung_until,
     search_until,
     worthwhile,
@@ -177,8 +177,7 @@ class _Run:
         small = options.method in (*LINEAR_PROGRAMS, MILP) or multiply_adds(self.graph) <= FLOAT64_UP_TO
         self.dtype = options.dtype or (torch.float64 if small else torch.float32)
         self.placed = place(self.graph, self.dtype, self.device)
-        if MILP in self.rungs:
-            require_milp(self.query, self.placed)
+        require_programs(self.rungs, self.query, self.placed, options.memory)
         self.margins = [-math.inf] * len(self.query.properties)
         self.open = list(range(len(self.query.properties)))
         self.proofs: list[Proof] = []

@@ -127,17 +127,19 @@ def worthwhile_search(options: SearchOptions, graph: Graph) -> SearchOptions:
     return replace(options, root=None) if convolutional(graph) else options
 
 
-def require_milp(query: Query, graph: Graph) -> None:
-    """Refuse what the programs of ``milp`` cannot hold.
+def require_programs(rungs: Sequence[str], query: Query, graph: Graph, memory: int) -> None:
+    """Refuse what the linear programs of some rungs cannot hold, before any work is done.
 
     Raises:
-        InputError: an input set is no box, or the placed network is too large.
+        InputError: an input set is no box and the method is ``milp``, or the placed network needs more memory.
     """
+    if not any(name in (*LINEAR_PROGRAMS, MILP) for name in rungs):
+        return
     from verifier.bounding.lp.size import require_size  # scipy's sparse matrices behind it
 
-    if not all(isinstance(prop.region, Box) for prop in query.properties):
+    if MILP in rungs and not all(isinstance(prop.region, Box) for prop in query.properties):
         raise InputError("--method milp", "an input set is a ball, and it takes boxes", "choose branch-and-bound")
-    require_size(graph)
+    require_size(graph, memory)
 
 
 def convolutional(graph: Graph) -> bool:

@@ -63,6 +63,7 @@ class LadderOptions:
         joint: cuts on groups of neurons (k-ReLU).
         joint_intermediate, joint_final: boxes of k-ReLU, and its ascent on the property's rows.
         over: a relaxation of the same problem whose boxes every method takes; None for boxes of its own.
+        tell: told how far a rung is that takes long, such as ``program 3 of 9``.
     """
 
     intermediate: IntermediateOptions = field(
@@ -79,6 +80,7 @@ class LadderOptions:
         default_factory=lambda: AscentOptions(iterations=60, step=0.1, decay=0.95, cut_step=0.3, patience=20)
     )
     over: Relaxation | None = None
+    tell: Callable[[str], None] | None = None
 
     def tightest(self) -> LadderOptions:
         """The same without an early end of the ascent on the property's rows."""

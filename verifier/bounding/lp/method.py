@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Literal
@@ -43,7 +44,7 @@ def triangle_lp(
     """
     require_size(problem.graph)
     relaxation = crown(problem, options, deadline).relaxation
-    return optimise(problem, relaxation, options.final, deadline, make)
+    return optimise(problem, relaxation, options.final, deadline, make, options.tell)
 
 
 def k_relu_lp(
@@ -58,7 +59,8 @@ def k_relu_lp(
         InputError: the network is too large.
     """
     require_size(problem.graph)
-    return optimise(problem, with_groups(problem, options, deadline), options.joint_final, deadline, make)
+    relaxation = with_groups(problem, options, deadline)
+    return optimise(problem, relaxation, options.joint_final, deadline, make, options.tell)
 
 
 def optimise(
@@ -67,13 +69,14 @@ def optimise(
     ascent: AscentOptions,
     deadline: float | None = None,
     make: MakeSolver = solver_for,
+    tell: Callable[[str], None] | None = None,
 ) -> Bounds:
     """Bounds of all rows at the solver's dual points, or at CROWN's where those are better.
 
     Where the solver leaves a row of a property without an answer, ascent takes its place.
     """
     graph, region, objective = problem.graph, problem.region, problem.rows.objective
-    dual, missing = lp_point(graph, region, relaxation, objective, problem.rows.owner >= 0, deadline, make)
+    dual, missing = lp_point(graph, region, relaxation, objective, problem.rows.owner >= 0, deadline, make, tell)
     if bool(missing.any()):
         plain, other = ascend(graph, region, relaxation, objective, ascent, deadline=deadline)
     else:
@@ -91,23 +94,30 @@ def lp_point(
     wanted: Tensor,
     deadline: float | None,
     make: MakeSolver,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[DualPoint, Tensor]:
     """The dual point that solvers propose for an objective's rows.
 
     Args:
         wanted: (B, S) rows to solve for; others keep CROWN's weights.
+        tell: told before each program which one it is.
 
     Returns:
         The point, and (B, S) the wanted rows without an answer.
     """
     points, missing = [], torch.zeros_like(wanted)
+    number, count = 0, int(wanted.sum())
     for b in range(wanted.shape[0]):
         one = one_element(graph, relaxation, b)
         found: list[Duals | None] = [None] * wanted.shape[1]
         if deadline is None or monotonic() < deadline:
             rows = objective_rows(graph, element_of(objective, b))
             solver = make(relaxed_network(graph, one, objective.node), region.select(torch.tensor([b])), rows)
-            found = [ask(solver, s, deadline) if want else None for s, want in enumerate(wanted[b].tolist())]
+            for s in wanted[b].nonzero()[:, 0].tolist():
+                number += 1
+                if tell is not None:
+                    tell(f"program {number} of {count}")
+                found[s] = ask(solver, s, deadline)
         missing[b] = wanted[b] & torch.tensor([answer is None for answer in found], device=wanted.device)
         points.append(dual_point(one, found))
     return stack(points), missing
