@@ -107,7 +107,7 @@ def test_limits_hold_on_the_exact_image(op: str, k: int, shape: str, scale: floa
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), width=st.sampled_from((2, 4, 6)), scale=st.sampled_from((1e-9, 1.0, 1e6)))
 def test_what_is_outside_of_a_hull(seed: int, width: int, scale: float):
-    """Mixtures of points are inside; what lies beyond a face by a tenth of the cube is outside, by no more than that."""
+    """Mixtures of points are inside; what lies beyond a face by a tenth of the cube is outside, by no more."""
     random = np.random.default_rng(seed)
     cube = scale * torch.tensor(list(product((-1.0, 1.0), repeat=width)), dtype=torch.float64)
     inside = torch.from_numpy(random.dirichlet(np.ones(len(cube)), size=5)) @ cube

@@ -119,7 +119,9 @@ def climb(
         # of the sum with respect to what each climber moves; one that no row depends on has none
         gradients = torch.autograd.grad(bound, free, torch.ones_like(bound), allow_unused=True)
         if watch is not None:
-            watch(_named(begin, [torch.zeros_like(w) if g is None else g for w, g in zip(free, gradients, strict=True)]))
+            watch(
+                _named(begin, [torch.zeros_like(w) if g is None else g for w, g in zip(free, gradients, strict=True)])
+            )
         for climber, gradient in zip(climbers, gradients, strict=True):
             if gradient is not None:
                 climber.step(gradient, iteration, options.decay**iteration)

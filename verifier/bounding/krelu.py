@@ -41,7 +41,6 @@ from verifier.relaxations.octahedra import corners
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 
-
 #: points of octahedra lie beyond the box by less than this share of its largest end
 _BEYOND = 1e-6
 

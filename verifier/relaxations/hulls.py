@@ -20,8 +20,8 @@ from verifier.workers import Workers
 INFLATION = 1e-7
 #: coefficients of a facet below this share of its largest count as zero
 NEGLIGIBLE = 1e-6
-#: coordinates up to which Qhull merges facets at once instead of at the end, as SciPy has it. Besides (Q12), merges that
-#: it deems wide are allowed: they would cost all facets of a group, and none is trusted anyway
+#: coordinates up to which Qhull merges facets at once instead of at the end, as SciPy has it. Besides (Q12), merges
+#: that it deems wide are allowed: they would cost all facets of a group, and none is trusted anyway
 MOST_EXACT = 4
 #: steps of the search for the nearest point of a hull, and what divisors are no smaller than
 DESCENT, TINY = 60, 1e-30

@@ -87,7 +87,7 @@ def _ends(start: Tensor, stop: Tensor, function: Function) -> tuple[tuple[Tensor
 
 
 def _parallel(start: Tensor, stop: Tensor, function: Function) -> Tensor:
-    """About the point of an interval on one side of 0 whose tangent is parallel to the chord; always one of its points."""
+    """About the point whose tangent is parallel to the chord, of an interval on one side of 0; always a point of it."""
     rise, width = function(stop)[0] - function(start)[0], stop - start
     left, right = start, stop
     for _ in range(BISECTIONS):

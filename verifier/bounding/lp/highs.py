@@ -91,7 +91,9 @@ class WarmModel:
         chosen = chosen[excess[chosen] > VIOLATION]
         part = matrix[chosen]
         none, ends = np.full(len(chosen), -np.inf), part.indptr.astype(np.int32)
-        self.highs.addRows(len(chosen), none, limit[chosen], part.nnz, ends[:-1], part.indices.astype(np.int32), part.data)
+        self.highs.addRows(
+            len(chosen), none, limit[chosen], part.nnz, ends[:-1], part.indices.astype(np.int32), part.data
+        )
         self._added = np.concatenate([self._added, chosen])
         return len(chosen) > 0
 

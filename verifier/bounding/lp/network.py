@@ -134,7 +134,9 @@ def one_element(graph: Graph, relaxation: Relaxation, element: int) -> Relaxatio
     for node in graph.nodes:
         if node.name in relaxation.envelopes:
             envelopes[node.name] = OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
-    cuts: dict[str, JointBound] = {n: cut.select(element) for n, cut in relaxation.cuts.items() if isinstance(cut, Cuts)}
+    cuts: dict[str, JointBound] = {
+        n: cut.select(element) for n, cut in relaxation.cuts.items() if isinstance(cut, Cuts)
+    }
     return Relaxation(boxes, envelopes, cuts=cuts)
 
 
