@@ -38,16 +38,17 @@ ORDER = (
     ("crown", "refined-lp"),
     ("crown", "k-relu-lp"),
 )
-#: the same where all families of lines are mixtures, so that the program is the optimum over all weights; to the
-#: solver's tolerance
+#: the same where the program is the optimum over all weights and multipliers; to the solver's tolerance
 BY_PROGRAM = (
     ("alpha-crown", "triangle-lp"),
     ("alpha-crown", "refined-lp"),
     ("triangle-lp", "k-relu-lp"),
     ("k-relu", "k-relu-lp"),
 )
-MIXTURES = ("mlp", "leaky", "abs", "cnn", "residual", "maxpool")
-SMOOTH = ("sigmoid", "tanh", "tangle")
+EXACT = ("mlp", "leaky", "abs", "cnn", "residual")
+#: others: programs hold a few tangents only; and boxes of maxima are tighter than what their lines imply, so that a
+#: program's lower and upper line together can say more than the dual function, which takes one of them
+OTHERS = ("sigmoid", "tanh", "tangle", "maxpool")
 ROUNDING, SOLVER = 1e-9, 1e-6
 #: short ascents: the laws do not depend on how far they come
 SHORT = LadderOptions(
@@ -94,7 +95,7 @@ def test_the_order_names_every_method():
 
 @settings(max_examples=12)
 @given(
-    name=st.sampled_from((*MIXTURES, *SMOOTH)),
+    name=st.sampled_from((*EXACT, *OTHERS)),
     kind=st.sampled_from(("box", "box", "l2", "l1")),
     seed=st.integers(0, 2**32),
     boxes=st.sampled_from(("ibp", "crown", "alpha-crown")),
@@ -106,7 +107,7 @@ def test_all_methods_on_random_networks(name: str, kind: str, seed: int, boxes: 
     first = bounding(boxes if boxes != "ibp" else "crown-ibp")(problem, SHORT, None).relaxation
     found = _by_all(problem, replace(SHORT, over=first), bounding_methods())
     _assert_order(found, ORDER, ROUNDING)
-    _assert_order(found, BY_PROGRAM if name in MIXTURES else (), SOLVER)
+    _assert_order(found, BY_PROGRAM if name in EXACT else (), SOLVER)
     _assert_reported(problem, found)
     for method, bounds in found.items():
         assert bool((bounds.lower <= attacked + ROUNDING * (1 + attacked.abs())).all()), method
