@@ -37,7 +37,7 @@ from verifier.schedule import (
     attack_until,
     bounding,
     ladder_of,
-    require_milp,
+    require_programs,
     rung_until,
     search_until,
     worthwhile,
@@ -177,8 +177,7 @@ class _Run:
         small = options.method in (*LINEAR_PROGRAMS, MILP) or multiply_adds(self.graph) <= FLOAT64_UP_TO
         self.dtype = options.dtype or (torch.float64 if small else torch.float32)
         self.placed = place(self.graph, self.dtype, self.device)
-        if MILP in self.rungs:
-            require_milp(self.query, self.placed)
+        require_programs(self.rungs, self.query, self.placed, options.memory)
         limit = options.search.input_dimensions  # up to it a search splits the input first
         self.few_inputs = all(free_dimensions(prop.region) <= limit for prop in self.query.properties)
         self.margins = [-math.inf] * len(self.query.properties)

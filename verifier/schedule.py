@@ -23,7 +23,7 @@ SEARCH = "branch-and-bound"
 #: complete search by linear programs, likewise
 MILP = "milp"
 #: methods by a solver of linear programs, which works in float64
-LINEAR_PROGRAMS = ("triangle-lp", "refined-lp")
+LINEAR_PROGRAMS = ("triangle-lp", "refined-lp", "k-relu-lp")
 #: ladders by method: what comes before an attack is cheaper than it
 LADDERS = {
     "auto": ("ibp", "crown", ATTACK, "alpha-fixed", "alpha-crown", "k-relu", SEARCH, ATTACK_AGAIN, SEARCH),
@@ -103,10 +103,10 @@ def bounding(name: str) -> Method:
 
         return reference
     if name in LINEAR_PROGRAMS:
-        from verifier.bounding.lp.method import triangle_lp  # scipy's sparse matrices behind them
+        from verifier.bounding.lp.method import k_relu_lp, triangle_lp  # scipy's sparse matrices behind them
         from verifier.bounding.refine import refined_lp
 
-        return triangle_lp if name == "triangle-lp" else refined_lp
+        return {"triangle-lp": triangle_lp, "refined-lp": refined_lp, "k-relu-lp": k_relu_lp}[name]
     if name not in RUNGS:
         raise InputError("--method", f"'{name}' is not a method", f"choose one of {', '.join(methods())}")
     return RUNGS[name]
@@ -140,17 +140,19 @@ def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) ->
     return replace(options, forms=True, splitting="input") if few_inputs and options.splitting == "auto" else options
 
 
-def require_milp(query: Query, graph: Graph) -> None:
-    """Refuse what the programs of ``milp`` cannot hold.
+def require_programs(rungs: Sequence[str], query: Query, graph: Graph, memory: int) -> None:
+    """Refuse what the linear programs of some rungs cannot hold, before any work is done.
 
     Raises:
-        InputError: an input set is no box, or the placed network is too large.
+        InputError: an input set is no box and the method is ``milp``, or the placed network needs more memory.
     """
+    if not any(name in (*LINEAR_PROGRAMS, MILP) for name in rungs):
+        return
     from verifier.bounding.lp.size import require_size  # scipy's sparse matrices behind it
 
-    if not all(isinstance(prop.region, Box) for prop in query.properties):
+    if MILP in rungs and not all(isinstance(prop.region, Box) for prop in query.properties):
         raise InputError("--method milp", "an input set is a ball, and it takes boxes", "choose branch-and-bound")
-    require_size(graph)
+    require_size(graph, memory)
 
 
 def convolutional(graph: Graph) -> bool:

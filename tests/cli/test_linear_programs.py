@@ -14,6 +14,7 @@ import verifier
 from tests.cli.conftest import Command
 from tests.cli.networks import model, save, tensor
 from tests.operators.build import Builder
+from verifier.bounding.ladder import LadderOptions
 from verifier.errors import InputError
 from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box
@@ -45,6 +46,7 @@ def _spec(folder: Path, level: float) -> Path:
         ("triangle-lp", 3.25, 0, 0.25),
         ("triangle-lp", 2.5, 3, -0.5),
         ("refined-lp", 3.25, 0, 0.25),
+        ("k-relu-lp", 2.5, 0, 0.5),
         ("milp", 2.5, 0, 0.5),
         ("milp", 1.75, 1, 0.0),
     ],
@@ -74,7 +76,7 @@ def test_milp_refuses_a_ball(command: Command, toy: Path, tmp_path: Path):
     assert command("verify", toy, *flags, "--method", "triangle-lp").status == 0
 
 
-@pytest.mark.parametrize("method", ["triangle-lp", "refined-lp", "milp"])
+@pytest.mark.parametrize("method", ["triangle-lp", "refined-lp", "k-relu-lp", "milp"])
 def test_a_network_that_is_too_large_is_refused(method: str):
     builder = Builder(1, 1)
     wide = builder.add("expand", "x", attributes={"shape": (1, 1_000_000)})
@@ -83,3 +85,18 @@ def test_a_network_that_is_too_large_is_refused(method: str):
     prop = Property(box, (Polytope(np.ones((1, 1)), np.array([1.0])),))
     with pytest.raises(InputError, match="2,000,001 columns, 5,000,000 rows"):
         verifier.verify(builder.graph(), prop, method=method)
+
+
+@pytest.mark.parametrize("method", ["triangle-lp", "milp"])
+def test_programs_keep_to_the_memory_that_is_allowed(toy: Path, tmp_path: Path, method: str):
+    spec = verifier.read_vnnlib(_spec(tmp_path, 3.25))
+    with pytest.raises(InputError, match="are allowed"):
+        verifier.verify(verifier.load(toy), spec, method=method, memory=1000)
+
+
+@pytest.mark.parametrize("method", ["triangle-lp", "k-relu-lp", "refined-lp"])
+def test_programs_tell_how_far_they_are(toy: Path, tmp_path: Path, method: str):
+    told: list[str] = []
+    spec = verifier.read_vnnlib(_spec(tmp_path, 3.25))
+    verifier.verify(verifier.load(toy), spec, method=method, ladder=LadderOptions(tell=told.append))
+    assert told[-1] == "program 1 of 1"

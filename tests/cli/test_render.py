@@ -105,6 +105,12 @@ def test_the_status_tells_of_the_search(tmp_path: Path):
     assert text.endswith("search: 60 subproblems open, 40 closed, bound -0.25")
 
 
+def test_the_status_tells_how_far_a_rung_is(tmp_path: Path):
+    attempt = _searching(tmp_path)
+    attempt.standing, attempt.rung = None, "program 3 of 9"
+    assert progress_line(attempt, 3).endswith("bound -0.5, program 3 of 9")
+
+
 @pytest.mark.parametrize("progress", [True, False])
 def test_in_a_pipe_a_long_search_says_a_line_now_and_then(
     progress: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

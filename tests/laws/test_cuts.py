@@ -26,6 +26,7 @@ from verifier.specs.region import Box
 
 SLACK = 1e-9
 BENT = ("mlp", "leaky", "abs", "prelu", "clip", "cnn", "residual", "maxpool", "tangle")
+SMOOTH = ("sigmoid", "tanh")
 PROBLEMS = {
     "name": st.sampled_from(BENT),
     "kind": st.sampled_from(("box", "l2", "l1")),
@@ -101,14 +102,23 @@ def test_no_multipliers_exceed_the_attacked_minimum(name: str, kind: str, seed: 
 
 
 @settings(max_examples=25)
-@given(**PROBLEMS, k=st.sampled_from((2, 3)), facets=st.booleans(), size=st.sampled_from((0.0, 0.1, 3.0)))
+@given(
+    name=st.sampled_from((*BENT, *SMOOTH)),
+    kind=PROBLEMS["kind"],
+    seed=PROBLEMS["seed"],
+    k=st.sampled_from((2, 3)),
+    facets=st.booleans(),
+    size=st.sampled_from((0.0, 0.1, 3.0)),
+)
 def test_k_relu_holds_at_every_point(name: str, kind: str, seed: int, k: int, facets: bool, size: float):
     """Values of sampled points satisfy every cut, and no multipliers exceed what was attacked."""
     problem = case(name, kind, seed)
     graph, region, generator = problem.graph, problem.region, problem.generator
     groups = GroupOptions(size=k, partition=4, overlap=k - 1, least_area=0.0)
-    relaxation = _relaxed(problem, join_groups(graph, region, KReluOptions(groups, facets=facets)))
+    smooth = k == 2 or not facets  # of three smooth neurons the hulls have thousands of facets
+    relaxation = _relaxed(problem, join_groups(graph, region, KReluOptions(groups, facets=facets, smooth=smooth)))
     cuts = dict(relaxation.cuts)
+    assert cuts or not smooth or name not in SMOOTH
     values = evaluate_all(graph, region.sample(64, generator).flatten(0, 1))
     for node in graph.nodes:
         cut = cuts.get(node.name)

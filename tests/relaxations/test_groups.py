@@ -24,16 +24,16 @@ def test_neurons_of_the_largest_area_go_together():
     upper = torch.tensor([[1.0, 1.0, 0.1, 1.0, 1.0, 2.0]])
     unstable = (lower < 0) & (upper > 0)
     options = GroupOptions(size=2, partition=2, overlap=1, least_area=0.05)
-    groups = choose_groups(lower, upper, unstable, options)
+    area = torch.where(unstable, -lower * upper, 0.0)
+    groups = choose_groups(area, options)
     assert groups is not None and groups.tolist() == [[[1, 3], [4, 0]]]
-    assert choose_groups(lower, upper, unstable & (lower > -2), options) is None
+    assert choose_groups(area * (lower > -2), options) is None
 
 
 def test_elements_with_fewer_groups_are_filled_up():
-    lower, upper = -torch.ones(2, 3), torch.ones(2, 3)
-    unstable = torch.tensor([[True, True, True], [False, False, True]])
-    groups = choose_groups(lower, upper, unstable, GroupOptions(size=2))
+    area = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+    groups = choose_groups(area, GroupOptions(size=2))
     assert groups is not None
     assert groups.tolist() == [[[0, 1], [0, 2], [1, 2]], [[0, 1], [0, 1], [0, 1]]]
-    most = choose_groups(lower, upper, unstable, GroupOptions(size=2, most=2))
+    most = choose_groups(area, GroupOptions(size=2, most=2))
     assert most is not None and most.tolist() == [[[0, 1], [0, 2]], [[0, 1], [0, 1]]]

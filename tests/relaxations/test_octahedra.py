@@ -110,12 +110,32 @@ def test_limits_that_contradict_each_other_leave_the_box():
 
 def test_directions_are_all_signs():
     assert directions(1).tolist() == [[1.0], [-1.0]]
-    for k, count in ((2, 8), (3, 26), (4, 32)):
+    for k, count in ((2, 8), (3, 26), (4, 32), (5, 30)):
         rows = directions(k).tolist()
         assert len(rows) == len({tuple(row) for row in rows}) == count
         assert torch.equal(directions(k)[: 2 * k], torch.cat([torch.eye(k), -torch.eye(k)]).double())
-    with pytest.raises(ValueError, match="at most 4"):
-        directions(5)
+    with pytest.raises(ValueError, match="at most 5"):
+        directions(6)
+
+
+def test_kinks_of_their_own():
+    """Two squares whose neurons bend in different places."""
+    limit = torch.tensor([[2.0] * 4 + [4.0] * 4] * 2, dtype=torch.float64)
+    kinks = torch.tensor([[-1.0, 0.5], [1.0, 1.5]], dtype=torch.float64)
+    for points, (first, second) in zip(corners(limit, (kinks,), 2), kinks.tolist(), strict=True):
+        found = {tuple(point) for point in points.round(decimals=3).add(0.0).tolist()}
+        assert found == set(product((-2.0, first, 2.0), (-2.0, second, 2.0)))
+
+
+def test_five_neurons():
+    """The box [-1, 1]^5 where no sums of neighbours on the ring pass 1."""
+    limit = torch.tensor([[1.0] * 10 + [1.0] * 20], dtype=torch.float64)
+    x = corners(limit, (0.0,), 5)
+    points = torch.cat([x.clamp(min=0), x], -1)
+    normals = torch.zeros(1, 2, 10, dtype=torch.float64)
+    normals[0, 0, :5] = 1  # all outputs: the inputs are 1/2 each
+    normals[0, 1, 0] = normals[0, 1, 2] = 1  # no neighbours
+    assert limits(normals, points)[0].tolist() == pytest.approx([2.5, 2.0], abs=1e-5)
 
 
 def test_four_neurons():

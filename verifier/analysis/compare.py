@@ -35,7 +35,7 @@ SHARED_BY = "crown"
 REFERENCE = "ibp"
 _MOST_DOUBLINGS = 12
 
-#: called with a method's name before its turn
+#: called with a method's name before its turn, and with how far it is where that takes long
 Progress = Callable[[str], None]
 
 
@@ -87,7 +87,7 @@ def compare(
     Args:
         graph, prop: as of `verifier.verify`.
         methods: names as of ``--method``; None for all that bound without a search.
-        progress: called with a method's name before its turn.
+        progress: called with a method's name before its turn, and now and then with the name and how far it is.
         options: fields of `CompareOptions`, by name.
 
     Returns:
@@ -101,7 +101,7 @@ def compare(
     made = CompareOptions(**options)
     check_boxes(made.boxes)
     with full_precision():
-        return _Comparing(graph, prop, made).compare(chosen, progress or (lambda name: None))
+        return _Comparing(graph, prop, made, progress or (lambda name: None)).compare(chosen)
 
 
 def check_methods(names: Sequence[str]) -> tuple[str, ...]:
@@ -134,8 +134,8 @@ def check_boxes(boxes: str) -> None:
 class _Comparing:
     """One query, and what all methods are measured against."""
 
-    def __init__(self, graph: Graph, prop: Spec, options: CompareOptions):
-        self.graph, self.prop, self.options = graph, prop, options
+    def __init__(self, graph: Graph, prop: Spec, options: CompareOptions, progress: Progress):
+        self.graph, self.prop, self.options, self.progress = graph, prop, options, progress
         self.device = find_device(options.device)
         self.original_query = resolve(prop, graph)
         self.logits, self.query = to_logits(graph, self.original_query)
@@ -144,7 +144,8 @@ class _Comparing:
         # programs are solved in float64, other methods on large networks in float32: to share boxes is to share that
         self.dtype = torch.float64 if options.dtype is None and self.sharer is not None else options.dtype
 
-    def compare(self, chosen: Sequence[str], progress: Progress) -> Comparison:
+    def compare(self, chosen: Sequence[str]) -> Comparison:
+        progress = self.progress
         progress("attack")
         upper, counterexample = self.attack()
         _load_gradients()
@@ -188,6 +189,7 @@ class _Comparing:
         """What a method finds; with an early end where it has proved the query, unless the whole is wanted."""
         options = self.options
         ladder = options.ladder.tightest() if whole else options.ladder
+        ladder = replace(ladder, tell=lambda text: self.progress(f"{method}: {text}"))
         return evidence(
             self.graph,
             prop,

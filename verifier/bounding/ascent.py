@@ -56,10 +56,12 @@ def ascend(
     done: Callable[[Tensor], bool] | None = None,
     deadline: float | None = None,
     start: DualPoint | None = None,
+    watch: Callable[[DualPoint], None] | None = None,
 ) -> tuple[Tensor, DualPoint]:
     """The best bounds (B, S) found and the dual point that gives them.
 
     Args:
+        watch: called with the gradient of every step, in the shape of a dual point.
         start: where to begin: weights (B, S, *X) instead of CROWN's, multipliers instead of zero.
         done: called with the best bounds so far; True ends the ascent early.
         deadline: `time.monotonic` value after which no further step is started.
@@ -74,7 +76,7 @@ def ascend(
     def evaluate(dual: DualPoint) -> Tensor:
         return lower_bound(graph, region, relaxation, objective, dual)
 
-    return climb(evaluate, begin, options, done, deadline, cuts)
+    return climb(evaluate, begin, options, done, deadline, cuts, watch)
 
 
 def climb(
@@ -84,13 +86,14 @@ def climb(
     done: Callable[[Tensor], bool] | None = None,
     deadline: float | None = None,
     cuts: Mapping[str, tuple[float, Tensor | None]] = MappingProxyType({}),
+    watch: Callable[[DualPoint], None] | None = None,
 ) -> tuple[Tensor, DualPoint]:
     """The best values (B, S) of a dual function found from a point, and the points that give them.
 
     Args:
         evaluate: the function; each of its rows depends on the arguments of that row alone, unless they are shared.
         begin: where the ascent begins; its tensors (B, S, *X) are changed.
-        done, deadline: as in `ascend`.
+        done, deadline, watch: as in `ascend`.
         cuts: the least value of multipliers of cuts, and the unit of their steps (B, S), or None for plain numbers.
     """
     weights = [w for pair in begin.weights.values() for w in pair if w is not None]
@@ -115,6 +118,10 @@ def climb(
             break
         # of the sum with respect to what each climber moves; one that no row depends on has none
         gradients = torch.autograd.grad(bound, free, torch.ones_like(bound), allow_unused=True)
+        if watch is not None:
+            watch(
+                _named(begin, [torch.zeros_like(w) if g is None else g for w, g in zip(free, gradients, strict=True)])
+            )
         for climber, gradient in zip(climbers, gradients, strict=True):
             if gradient is not None:
                 climber.step(gradient, iteration, options.decay**iteration)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from time import monotonic
 
 import torch
@@ -40,6 +41,9 @@ from verifier.relaxations.octahedra import corners
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 
+#: points of octahedra lie beyond the box by less than this share of its largest end
+_BEYOND = 1e-6
+
 
 @dataclass(frozen=True)
 class KReluOptions:
@@ -53,6 +57,8 @@ class KReluOptions:
         chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
+        cases: case distinctions after the ascent; None for none.
+        smooth: whether sigmoids and tanhs are grouped, too: their hulls have many facets.
     """
 
     groups: GroupOptions = field(default_factory=GroupOptions)
@@ -63,6 +69,7 @@ class KReluOptions:
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
     cases: CaseOptions | None = field(default_factory=CaseOptions)
+    smooth: bool = False
 
 
 def by_dual_with_cuts(
@@ -146,27 +153,51 @@ def _by_area(box: Box, wanted: Tensor) -> Tensor:
 
 
 def join_groups(graph: Graph, region: Region, options: KReluOptions, deadline: float | None = None) -> Join:
-    """Cuts for every piecewise linear activation with enough unstable neurons.
+    """Cuts for every activation with enough unstable neurons: those with kinks, and by the options smooth ones.
 
     Args:
         deadline: `time.monotonic` value after which no further activation gets any.
     """
 
     def join(node: Node, relaxation: Relaxation) -> JointBound | None:
-        operator, box = OPERATORS[node.op], relaxation.boxes[node.inputs[0]]
         late = deadline is not None and monotonic() > deadline
-        if operator.kinks is None or operator.splits is None or late:
+        found = None if late else candidates(graph, region, relaxation, node, options)
+        if found is None:
             return None
-        groups = choose_groups(flat(box.lower), flat(box.upper), flat(operator.splits(node, box)), options.groups)
-        if groups is None:
-            return None
-        points, weights = _points(graph, region, relaxation, node, groups, options.octahedra)
+        groups, points, weights = found
+        dtype = relaxation.boxes[node.inputs[0]].lower.dtype
         if not options.facets:
-            return Hulls(groups, points.to(box.lower.dtype), weights)
+            return Hulls(groups, points.to(dtype), weights)
         normals = facets(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-        return _with_limits(groups, normals.to(box.lower.dtype), points, weights)
+        return with_limits(groups, normals.to(dtype), points, weights)
 
     return join
+
+
+def candidates(
+    graph: Graph, region: Region, relaxation: Relaxation, node: Node, options: KReluOptions
+) -> tuple[Tensor, Tensor, Weights] | None:
+    """Groups (B, G, k) of an activation with the points (B, G, V, 2k) that span their hulls, and the line weights that
+    bounded the octahedra; None where it takes no part or has no groups."""
+    operator, box = OPERATORS[node.op], relaxation.boxes[node.inputs[0]]
+    if operator.splits is None or (operator.kinks is None and not (options.smooth and operator.pieces is not None)):
+        return None
+    area = -box.lower * box.upper if operator.kinks is not None else _area_of_lines(relaxation, node)
+    area = torch.where(operator.splits(node, box), area, torch.zeros_like(area))
+    groups = choose_groups(flat(area), options.groups)
+    if groups is None:
+        return None
+    return groups, *_points(graph, region, relaxation, node, groups, options.octahedra)
+
+
+def _area_of_lines(relaxation: Relaxation, node: Node) -> Tensor:
+    """Twice the area (B, *X) that the lines which CROWN takes of each neuron leave over its interval."""
+    envelope, box = relaxation.envelopes[node.name], relaxation.boxes[node.inputs[0]]
+    low, high = (
+        slope[:, 0] * (box.lower + box.upper) / 2 + (0.0 if icept is None else icept[:, 0])
+        for slope, icept in (envelope.lower.line(None), envelope.upper.line(None))
+    )
+    return 2 * (high - low) * (box.upper - box.lower)
 
 
 def join_again(graph: Graph, region: Region, evidence: Mapping[str, JointBound]) -> Join:
@@ -183,12 +214,12 @@ def join_again(graph: Graph, region: Region, evidence: Mapping[str, JointBound])
         points, weights = _points(graph, region, relaxation, node, old.index, OctahedraOptions(), known)
         if isinstance(old, Hulls):
             return Hulls(old.index, points.to(dtype), weights)
-        return _with_limits(old.index, torch.cat([old.P, old.R], -1).to(dtype), points, weights)
+        return with_limits(old.index, torch.cat([old.P, old.R], -1).to(dtype), points, weights)
 
     return join
 
 
-def _with_limits(groups: Tensor, normals: Tensor, points: Tensor, weights: Weights) -> Cuts:
+def with_limits(groups: Tensor, normals: Tensor, points: Tensor, weights: Weights) -> Cuts:
     """Cuts (B, G, F) with normals (B, G, F, 2k) of any origin, valid for the hulls of points (B, G, V, 2k)."""
     k, batch = groups.shape[-1], points.shape[:2]
     p = limits(normals.flatten(0, 1), points.flatten(0, 1)).unflatten(0, batch)
@@ -208,11 +239,20 @@ def _points(
 
     With them the line weights that bounded the octahedra; `known` ones are evaluated again.
     """
-    kinks = OPERATORS[node.op].kinks
-    assert kinks is not None
+    operator, k = OPERATORS[node.op], groups.shape[-1]
     reach, weights = octahedra(graph, region, relaxation, node.inputs[0], groups, options, known)
-    x = corners(reach.flatten(0, 1), kinks(node), groups.shape[-1]).unflatten(0, reach.shape[:2])
-    return torch.cat([OPERATORS[node.op].forward(_of_entries(graph, node, groups), x), x], -1), weights
+    if operator.kinks is not None:
+        x = corners(reach.flatten(0, 1), operator.kinks(node), k).unflatten(0, reach.shape[:2])
+        return torch.cat([operator.forward(_of_entries(graph, node, groups), x), x], -1), weights
+    assert operator.pieces is not None
+    limits = reach.flatten(0, 1).double()
+    margin = _BEYOND * limits[:, : 2 * k].abs().amax(1, keepdim=True)
+    lower, upper = -limits[:, k : 2 * k], limits[:, :k]
+    pieces = operator.pieces(node, Box(torch.minimum(lower, upper) - margin, torch.maximum(lower, upper) + margin))
+    x = corners(limits, pieces.inner, k)
+    sides = [side.transpose(1, 2) for side in pieces.at(x.transpose(1, 2))]
+    z = [torch.stack([sides[c][..., i] for i, c in enumerate(choice)], -1) for choice in product((0, 1), repeat=k)]
+    return torch.cat([torch.cat([part, x], -1) for part in z], 1).unflatten(0, reach.shape[:2]), weights
 
 
 def _of_entries(graph: Graph, node: Node, groups: Tensor) -> Node:

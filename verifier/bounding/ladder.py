@@ -63,6 +63,7 @@ class LadderOptions:
         joint: cuts on groups of neurons (k-ReLU).
         joint_intermediate, joint_final: boxes of k-ReLU, and its ascent on the property's rows.
         over: a relaxation of the same problem whose boxes every method takes; None for boxes of its own.
+        tell: told how far a rung is that takes long, such as ``program 3 of 9``.
     """
 
     intermediate: IntermediateOptions = field(
@@ -79,6 +80,7 @@ class LadderOptions:
         default_factory=lambda: AscentOptions(iterations=60, step=0.1, decay=0.95, cut_step=0.3, patience=20)
     )
     over: Relaxation | None = None
+    tell: Callable[[str], None] | None = None
 
     def tightest(self) -> LadderOptions:
         """The same without an early end of the ascent on the property's rows."""
@@ -144,10 +146,14 @@ def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None
 def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS), for the
     boxes, layer by layer, and for the property's rows."""
+    return climb(problem, with_groups(problem, options, deadline), options.joint_final, deadline)
+
+
+def with_groups(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Relaxation:
+    """The network relaxed with cuts on groups of neurons, over boxes that these cuts helped to tighten."""
     graph, region = problem.graph, problem.region
     tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline, problem.known)
-    join = join_groups(graph, region, options.joint, deadline)
-    return climb(problem, options.relax(problem, tighten, join), options.joint_final, deadline)
+    return options.relax(problem, tighten, join_groups(graph, region, options.joint, deadline))
 
 
 def climb(problem: Problem, relaxation: Relaxation, options: AscentOptions, deadline: float | None = None) -> Bounds:

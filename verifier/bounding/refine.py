@@ -63,7 +63,7 @@ def refined_lp(
     """
     require_size(problem.graph)
     relaxation = refined(problem, options, deadline, refine or RefineOptions(), make)
-    return optimise(problem, relaxation, options.final, deadline, make)
+    return optimise(problem, relaxation, options.final, deadline, make, options.tell)
 
 
 def refined(
@@ -78,7 +78,7 @@ def refined(
     until = now + (refine.seconds if deadline is None else refine.share * (deadline - now))
     useful = influence(graph, crown(problem, options, deadline).relaxation, problem.rows.objective)
     first = by_dual(graph, region, options.intermediate, deadline)
-    return options.relax(problem, by_lp(graph, region, first, useful, until, refine, make))
+    return options.relax(problem, by_lp(graph, region, first, useful, until, refine, make, options.tell))
 
 
 def influence(graph: Graph, relaxation: Relaxation, objective: Objective) -> dict[str, Tensor]:
@@ -107,12 +107,14 @@ def by_lp(
     until: float,
     options: RefineOptions,
     make: MakeSolver = solver_for,
+    tell: Callable[[str], None] | None = None,
 ) -> Tighten:
     """Tighten by another strategy, and then neuron by neuron by linear programs while there is time.
 
     Args:
         useful: weights (B, *X) of the neurons' slack for each node; nodes without are left alone.
         until: `time.monotonic` value at which the last layer has to be done.
+        tell: told before each layer which one it is.
     """
     order = [node.name for node in graph.nodes if node.name in useful]
 
@@ -120,6 +122,8 @@ def by_lp(
         box, steps = first(name, relaxation, wanted)
         if name not in useful or ancestors(graph, name).isdisjoint(relaxation.envelopes):
             return box, steps
+        if tell is not None:
+            tell(f"refining neurons, layer {order.index(name) + 1} of {len(order)}")
         end = monotonic() + (until - monotonic()) / (len(order) - order.index(name))
         now = replace(relaxation, boxes={**relaxation.boxes, name: box})
         found = _solve(

@@ -49,6 +49,7 @@ class Attempt:
         engine_started: when the engine began, None before.
         stages: those that are done.
         standing: of the search at work, None before there is one.
+        rung: how far the rung at work is, None where it does not say.
         sha256, label: known once the files are read.
     """
 
@@ -60,6 +61,7 @@ class Attempt:
     sha256: str | None = None
     label: int | None = None
     standing: Standing | None = None
+    rung: str | None = None
 
     def describe(self, graph: Graph, query: LoadedQuery) -> None:
         """Take over what the files say."""
@@ -144,7 +146,8 @@ def _attempt(
 ) -> Verdict:
     """In the worker: read the files, unless that is done, and verify."""
     files = loaded()
-    from verifier.pipeline import verify  # torch behind it: not before the network is known to be good
+    from verifier.bounding.ladder import LadderOptions  # torch behind it: not before the network is known to be good
+    from verifier.pipeline import verify
 
     query = files.query(attempt.number)
     attempt.describe(files.graph, query)
@@ -160,6 +163,14 @@ def _attempt(
         attempt.standing = standing
         observer.searching(attempt)
 
+    def tell(rung: str) -> None:
+        attempt.rung = rung
+        observer.searching(attempt)
+
+    def ended(stage: Stage) -> None:
+        attempt.rung = None
+        attempt.stages.append(stage)
+
     return verify(
         files.graph,
         query.spec,
@@ -167,7 +178,8 @@ def _attempt(
         timeout=timeout,
         device=settings.device,
         seed=settings.seed,
-        progress=attempt.stages.append,
+        progress=ended,
         watch=watch,
+        ladder=LadderOptions(tell=tell),
         **({} if settings.memory is None else {"memory": settings.memory}),
     )

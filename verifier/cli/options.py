@@ -45,8 +45,8 @@ Method = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto, branch-and-bound, ibp, crown-ibp, crown, alpha-crown, k-relu, triangle-lp, refined-lp, milp or "
-        "auto-lirpa.",
+        help="auto, branch-and-bound, ibp, crown-ibp, crown, alpha-crown, k-relu, triangle-lp, refined-lp, "
+        "k-relu-lp, milp or auto-lirpa.",
     ),
 ]
 Witness = Annotated[

@@ -105,6 +105,8 @@ def progress_line(attempt: Attempt, total: int) -> str:
         parts += [f"after {stage.name}", f"bound {_number(stage.bound)}"]
     else:
         parts.append("reading" if attempt.engine_started is None else "bounding")
+    if attempt.rung is not None:
+        parts.append(attempt.rung)
     if attempt.standing is not None:
         now = attempt.standing
         parts.append(f"search: {now.open} subproblems open, {now.closed} closed, bound {_number(now.bound)}")

@@ -10,6 +10,7 @@ from verifier.graph.ir import Node
 from verifier.operators.registry import Operator
 from verifier.relaxations import piecewise
 from verifier.relaxations.envelope import Envelope
+from verifier.relaxations.pieces import s_shaped_pieces
 from verifier.relaxations.s_shaped import s_shaped
 from verifier.specs.region import Box
 
@@ -95,6 +96,7 @@ OPERATORS = (
         _rising(torch.sigmoid),
         envelope=lambda node, box: s_shaped(box, _sigmoid_with_slope),
         splits=_always,
+        pieces=lambda node, box: s_shaped_pieces(box, _sigmoid_with_slope),
     ),
     Operator(
         "tanh",
@@ -102,5 +104,6 @@ OPERATORS = (
         _rising(torch.tanh),
         envelope=lambda node, box: s_shaped(box, _tanh_with_slope),
         splits=_always,
+        pieces=lambda node, box: s_shaped_pieces(box, _tanh_with_slope),
     ),
 )

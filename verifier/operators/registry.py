@@ -13,6 +13,7 @@ from torch import Tensor
 
 from verifier.graph.ir import OPS, Node
 from verifier.relaxations.envelope import Envelope
+from verifier.relaxations.pieces import Pieces
 from verifier.specs.region import Box
 
 Shape = tuple[int, ...]
@@ -35,6 +36,7 @@ class Operator:
             that tighter bounds of their input pay.
         kinks: for piecewise linear activations, ``(node) -> inputs at which they bend``: these can be relaxed several
             neurons at a time.
+        pieces: for other activations that can, ``(node, box (*X)) -> Pieces`` that bound the function over the box.
 
     An operator with neither adjoint nor envelope has no bound rule: it can be evaluated but not certified.
     """
@@ -46,6 +48,7 @@ class Operator:
     envelope: Callable[[Node, Box], Envelope] | None = None
     splits: Callable[[Node, Box], Tensor] | None = None
     kinks: Callable[[Node], tuple[float, ...]] | None = None
+    pieces: Callable[[Node, Box], Pieces] | None = None
 
     @property
     def bounded(self) -> bool:

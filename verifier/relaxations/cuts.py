@@ -76,6 +76,12 @@ class Cuts:
     def zero(self, rows: int) -> Tensor:
         return _by_group(self.p, rows, self.p.shape[-1])
 
+    def select(self, element: int) -> Cuts:
+        """The cuts of one batch element, without their evidence."""
+        one = slice(element, element + 1)
+        index = self.index if self.index.dim() == 2 else self.index[one]
+        return Cuts(index, self.P[one], self.R[one], self.p[one])
+
     def push(self, multipliers: Tensor, size: int) -> Push:
         mixed = _mix(multipliers, self._table())
         return *_spread(mixed[..., :-1], self.index, size), -mixed[..., -1].sum(2)
@@ -89,6 +95,24 @@ class Cuts:
     def _table(self) -> Tensor:
         """Rows with their right-hand sides, (B, G, F, 2k + 1): one product mixes both."""
         return torch.cat([self.P, self.R, self.p.unsqueeze(-1)], -1)
+
+
+def beside(one: Cuts, other: Cuts) -> Cuts:
+    """The cuts of two lots of groups of one activation, indices (B, G, k), as those of one."""
+    most = max(one.p.shape[-1], other.p.shape[-1])
+
+    def both(name: str) -> Tensor:
+        parts = [getattr(cuts, name) for cuts in (one, other)]
+        spare = [part.new_zeros(*part.shape[:2], most - part.shape[2], *part.shape[3:]) for part in parts]
+        return torch.cat([torch.cat(pair, 2) for pair in zip(parts, spare, strict=True)], 1)
+
+    evidence = {name: tuple(_joined(*pair) for pair in zip(sides, other.evidence[name], strict=True))
+                for name, sides in one.evidence.items()}  # fmt: skip
+    return Cuts(torch.cat([one.index, other.index], 1), both("P"), both("R"), both("p"), evidence)
+
+
+def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other], 1)
 
 
 @dataclass(frozen=True)

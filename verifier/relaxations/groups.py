@@ -15,10 +15,10 @@ class GroupOptions:
     """How neurons are grouped.
 
     Args:
-        size: neurons of a group (k), 2 to 4.
+        size: neurons of a group (k), 2 to 5.
         partition: neurons are sorted by area and cut into parts of so many; groups stay within a part (n_s).
         overlap: neurons that two groups may share (s); for pairs 1 gives all of them.
-        least_area: neurons whose triangle has a smaller area ``-l u`` are left alone.
+        least_area: neurons whose lines leave less than half of this area are left alone.
         most: groups of a layer; those of the largest neurons come first.
     """
 
@@ -42,25 +42,23 @@ def subsets(count: int, size: int, overlap: int) -> tuple[tuple[int, ...], ...]:
     return tuple(taken)
 
 
-def choose_groups(lower: Tensor, upper: Tensor, unstable: Tensor, options: GroupOptions) -> Tensor | None:
+def choose_groups(area: Tensor, options: GroupOptions) -> Tensor | None:
     """Groups of the neurons of a layer, those of the largest area first.
 
     Args:
-        lower, upper: (B, n) bounds of the neurons' inputs.
-        unstable: (B, n) the neurons to be grouped.
+        area: (B, n) twice the area that each neuron's lines leave, for a ReLU ``-l u``; zero for those left alone.
 
     Returns:
         (B, G, k) int64, or None where no element of the batch has enough neurons. Elements with fewer groups than
         others are filled up with the first k neurons, which may be any.
     """
-    area = torch.where(unstable, -lower * upper, torch.zeros_like(lower))
     order = area.argsort(dim=1, descending=True, stable=True)
-    counts = ((area >= options.least_area) & unstable).sum(1).tolist()
+    counts = ((area >= options.least_area) & (area > 0)).sum(1).tolist()
     chosen = [_within(ranked[:count], options) for ranked, count in zip(order, counts, strict=True)]
     most = max(len(groups) for groups in chosen)
     if most == 0:
         return None
-    spare = torch.arange(options.size, device=lower.device).expand(most, -1)
+    spare = torch.arange(options.size, device=area.device).expand(most, -1)
     return torch.stack([torch.cat([groups, spare[len(groups) :]]) for groups in chosen])
 
 

@@ -20,6 +20,11 @@ from verifier.workers import Workers
 INFLATION = 1e-7
 #: coefficients of a facet below this share of its largest count as zero
 NEGLIGIBLE = 1e-6
+#: coordinates up to which Qhull merges facets at once instead of at the end, as SciPy has it. Besides (Q12), merges
+#: that it deems wide are allowed: they would cost all facets of a group, and none is trusted anyway
+MOST_EXACT = 4
+#: steps of the search for the nearest point of a hull, and what divisors are no smaller than
+DESCENT, TINY = 60, 1e-30
 #: facets whose coefficients agree to this share of the largest are one
 ALIKE = 0.05
 #: a group keeps so many times the average number of facets at most: few have more, and all would be filled up to them
@@ -48,7 +53,8 @@ def _normals(cloud: np.ndarray) -> np.ndarray:
     from scipy.spatial import ConvexHull, QhullError  # takes .2 s to import
 
     try:
-        return ConvexHull(cloud).equations[:, :-1]
+        options = "Qt Q12" if cloud.shape[1] <= MOST_EXACT else "Qt Qx Q12"
+        return ConvexHull(cloud, qhull_options=options).equations[:, :-1]
     except QhullError:
         return np.empty((0, cloud.shape[1]))
 
@@ -78,6 +84,34 @@ def _by_owner(owner: np.ndarray, normal: np.ndarray, count: int) -> Tensor:
     table = np.zeros((count, min(most, int(each.max(initial=0))), normal.shape[1]))
     table[owner[fits], place[fits]] = normal[fits]
     return torch.from_numpy(table)
+
+
+def outside(values: Tensor, points: Tensor, steps: int = DESCENT) -> Tensor:
+    """By how much values (N, 2k) are known to lie outside the hulls of points (N, V, 2k), in units of the largest
+    coordinates of each; at most zero where nothing is known.
+
+    Pairwise steps towards the nearest point of a hull (Lacoste-Julien and Jaggi 2015, arXiv 1511.05932); the direction
+    that is left says how far the values are beyond all points.
+    """
+    scale = points.abs().amax(1).clamp(min=TINY)
+    values, points = values / scale, points / scale.unsqueeze(1)
+    number = torch.arange(len(points), device=points.device)
+    share = torch.zeros_like(points[..., 0])
+    first = (points - values.unsqueeze(1)).square().sum(2).argmin(1)
+    share[number, first] = 1.0
+    nearest = points[number, first]
+    for _ in range(steps):
+        along = torch.linalg.vecdot(points, (values - nearest).unsqueeze(1))
+        best, worst = along.argmax(1), along.masked_fill(share <= 0, torch.inf).argmin(1)
+        move = points[number, best] - points[number, worst]
+        length = torch.linalg.vecdot(values - nearest, move) / move.square().sum(1).clamp(min=TINY)
+        length = torch.minimum(length.clamp(min=0), share[number, worst])
+        share[number, best] += length
+        share[number, worst] -= length
+        nearest = nearest + length.unsqueeze(1) * move
+    rest = values - nearest
+    beyond = torch.linalg.vecdot(rest, values) - torch.linalg.vecdot(points, rest.unsqueeze(1)).amax(1)
+    return beyond / rest.norm(dim=1).clamp(min=TINY)
 
 
 def limits(normals: Tensor, points: Tensor) -> Tensor:

@@ -14,18 +14,21 @@ from hypothesis import strategies as st
 from tests.bounding.lp.test_triangle_lp import _problem
 from tests.laws.attacked import attacked_minimum
 from tests.laws.networks import NETWORKS, case
+from verifier.bounding.ascent import AscentOptions
+from verifier.bounding.krelu import KReluOptions
 from verifier.bounding.ladder import METHODS, LadderOptions
 from verifier.bounding.lp.duals import Duals, Solver
-from verifier.bounding.lp.method import solver_for, triangle_lp
+from verifier.bounding.lp.method import k_relu_lp, solver_for, triangle_lp
 from verifier.bounding.lp.network import Affine, RelaxedNetwork
+from verifier.relaxations.groups import GroupOptions
 from verifier.specs.region import Region
 
 Change = Callable[[Duals, np.random.Generator], Duals | None]
 
 
 def _each(duals: Duals, change: Callable[[np.ndarray], np.ndarray]) -> Duals:
-    lower, upper = ({n: change(v) for n, v in side.items()} for side in (duals.lower, duals.upper))
-    return replace(duals, lower=lower, upper=upper, value=1e9)
+    lower, upper, cuts = ({n: change(v) for n, v in side.items()} for side in (duals.lower, duals.upper, duals.cuts))
+    return replace(duals, lower=lower, upper=upper, cuts=cuts, value=1e9)
 
 
 def _breaks(duals: Duals, random: np.random.Generator) -> Duals | None:
@@ -72,6 +75,25 @@ def test_lies_are_never_bounds(name: str, lie: str, seed: int):
     assert bool(found.lower.isfinite().all())
     assert bool((found.lower <= attacked + 1e-11).all())
     assert bool((found.lower >= METHODS["crown"](problem, LadderOptions(), None).lower - 1e-11).all())
+
+
+@settings(max_examples=15)
+@given(name=st.sampled_from(("mlp", "cnn", "maxpool")), lie=st.sampled_from(sorted(LIES)), seed=st.integers(0, 2**32))
+def test_lies_about_cuts_are_never_bounds(name: str, lie: str, seed: int):
+    one = case(name, "box", seed, batch=2, rows=2)
+    problem = _problem(one)
+    crown = METHODS["crown"](problem, LadderOptions(), None)
+    joint = KReluOptions(GroupOptions(2, 4, 1, least_area=0.0))
+    options = LadderOptions(over=crown.relaxation, joint=joint, joint_final=AscentOptions(iterations=3))
+
+    def make(network: RelaxedNetwork, region: Region, rows: Affine) -> Solver:
+        return Liar(solver_for(network, region, rows), LIES[lie], seed)
+
+    found = k_relu_lp(problem, options, make=make)
+    attacked = attacked_minimum(one.graph, one.region, one.C, one.generator)
+    assert bool(found.lower.isfinite().all())
+    assert bool((found.lower <= attacked + 1e-9).all())
+    assert bool((found.lower >= crown.lower - 1e-11).all())
 
 
 @pytest.mark.parametrize("lie", ["no answer", "exception"])

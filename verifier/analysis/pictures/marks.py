@@ -20,6 +20,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
         "triangle-lp": "#0072b2",  # and triangles
         "refined-lp": "#56b4e9",
         "k-relu": "#009e73",  # and octagons, hulls
+        "k-relu-lp": "#004d38",
         "other": "#6a3d9a",
         "network": "#1b1f24",
         "unsafe": "#d55e00",
@@ -34,6 +35,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "alpha-crown": "alpha-CROWN",
         "triangle-lp": "triangles, triangle LP",
         "refined-lp": "refined LP",
+        "k-relu-lp": "k-ReLU LP",
         "k-relu": "k-ReLU, octagons",
         "other": "other methods",
         "network": "the network itself",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ class Duals:
         targets: dual values of the target rows, where there are some.
         inputs, outputs: at the optimum, the inputs (n,) of activations by their names and the activations' outputs
             (n,); zero for entries that are no variable.
+        cuts: for each activation with cuts, their dual values (G, F), non-negative if the solver is right.
     """
 
     lower: Mapping[str, np.ndarray]
@@ -40,6 +41,7 @@ class Duals:
     targets: np.ndarray
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
+    cuts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def ask(solver: Solver, row: int, deadline: float | None) -> Duals | None:
 
 
 def dual_point(relaxation: Relaxation, found: Sequence[Duals | None]) -> DualPoint:
-    """Weights (1, S, *X) for S rows from what a solver said of each; CROWN's for rows without an answer.
+    """Weights (1, S, *X) and multipliers of cuts for S rows from what a solver said of each; CROWN's, and none, for
+    rows without an answer.
 
     Args:
         relaxation: of one batch element.
@@ -82,7 +85,13 @@ def dual_point(relaxation: Relaxation, found: Sequence[Duals | None]) -> DualPoi
         lower = _weights(envelope.lower, [None if one is None else one.lower.get(name) for one in found])
         upper = _weights(envelope.upper, [None if one is None else one.upper.get(name) for one in found])
         weights[name] = (lower, upper)
-    return DualPoint(weights)
+    cuts = {}
+    for name, cut in relaxation.cuts.items():
+        if any(one is not None and name in one.cuts for one in found):
+            like = cut.zero(1)[0, 0]
+            given = [like if one is None else torch.as_tensor(one.cuts[name]).to(like) for one in found]
+            cuts[name] = torch.stack(given).nan_to_num(0.0, 0.0, 0.0).clamp(min=cut.least).unsqueeze(0)
+    return DualPoint(weights, cut_multipliers=cuts)
 
 
 def _weights(family: Family, found: Sequence[np.ndarray | None]) -> Tensor | None:
@@ -110,7 +119,12 @@ def join(relaxation: Relaxation, mask: Tensor, one: DualPoint, other: DualPoint)
         weights[name] = tuple(
             chosen(family, (first[side], second[side])) for side, family in enumerate((envelope.lower, envelope.upper))
         )
-    return DualPoint(weights)
+    cuts = {}
+    for name in {*one.cut_multipliers, *other.cut_multipliers}:
+        none = relaxation.cuts[name].zero(mask.shape[1])
+        first, second = (point.cut_multipliers.get(name, none) for point in (one, other))
+        cuts[name] = torch.where(mask.reshape(*mask.shape, *(1,) * (none.dim() - 2)), first, second)
+    return DualPoint(weights, cut_multipliers=cuts)
 
 
 def stack(points: Sequence[DualPoint]) -> DualPoint:
@@ -120,9 +134,12 @@ def stack(points: Sequence[DualPoint]) -> DualPoint:
         present = [part for part in parts if part is not None]
         return torch.cat(present) if present else None
 
-    return DualPoint(
-        {
-            name: (together([p.weights[name][0] for p in points]), together([p.weights[name][1] for p in points]))
-            for name in points[0].weights
-        }
-    )
+    weights = {
+        name: (together([p.weights[name][0] for p in points]), together([p.weights[name][1] for p in points]))
+        for name in points[0].weights
+    }
+    cuts: dict[str, Tensor] = {}
+    for name in {name for point in points for name in point.cut_multipliers}:
+        like = next(p.cut_multipliers[name] for p in points if name in p.cut_multipliers)
+        cuts[name] = torch.cat([p.cut_multipliers.get(name, torch.zeros_like(like)) for p in points])
+    return DualPoint(weights, cut_multipliers=cuts)

@@ -19,13 +19,19 @@ from verifier.workers import Workers
 
 #: models at a time on machines with many cores
 MOST_WORKERS = 8
+#: cuts that an optimum violates by less than this share of their limit (or of one) are not added
+VIOLATION = 1e-6
+#: cuts that are added at a time, the most violated ones
+MOST_CUTS = 500
+#: optima that cuts are looked for at
+ROUNDS = 30
 
 
 class WarmModel:
     """A program in HiGHS, whose cost and limits its owner changes between solves.
 
     Solves are by interior points, with a crossover to a basis, until one comes to an end in time; then by simplex from
-    the last basis.
+    the last basis. Of the program's cuts only those become rows that some optimum violates.
 
     Args:
         program: the program; it is copied.
@@ -36,6 +42,7 @@ class WarmModel:
         self.highs = load(program)
         self.highs.setOptionValue("solver", "ipm")
         self._columns = np.arange(len(program.lower), dtype=np.int32)
+        self._added = np.zeros(0, dtype=np.int64)  # cuts that are rows, in order
 
     def charge(self, cost: np.ndarray) -> None:
         """The cost of every column."""
@@ -43,6 +50,18 @@ class WarmModel:
 
     def solve(self, deadline: float | None) -> Duals | None:
         """Minimise what the cost is now; None where HiGHS does not claim an optimum."""
+        best = None
+        for _ in range(ROUNDS):
+            found = self._optimum(deadline)
+            if found is None:
+                break
+            best, point = found
+            if not self._add_violated(point):
+                break
+        return best
+
+    def _optimum(self, deadline: float | None) -> tuple[Duals, np.ndarray] | None:
+        """An optimum over the rows that there are, and its columns."""
         import highspy
 
         if not run(self.highs, deadline):
@@ -55,7 +74,28 @@ class WarmModel:
         found = self.highs.getSolution()
         value = self.highs.getInfo().objective_function_value
         point, row_dual, column_dual = (np.array(v) for v in (found.col_value, found.row_dual, found.col_dual))
-        return self.program.duals(point, row_dual, column_dual, value)
+        height = len(self.program.row_lower)
+        on_cuts = np.zeros(len(self.program.cuts[1]))
+        on_cuts[self._added] = row_dual[height:]
+        duals = self.program.duals(point, np.concatenate([row_dual[:height], on_cuts]), column_dual, value)
+        return duals, point
+
+    def _add_violated(self, point: np.ndarray) -> bool:
+        """Add the cuts that columns violate most; whether there were any."""
+        matrix, limit = self.program.cuts
+        if len(limit) == 0:
+            return False
+        excess = (matrix @ point - limit) / np.maximum(1.0, np.abs(limit))
+        excess[self._added] = 0.0
+        chosen = np.argsort(-excess, kind="stable")[:MOST_CUTS]
+        chosen = chosen[excess[chosen] > VIOLATION]
+        part = matrix[chosen]
+        none, ends = np.full(len(chosen), -np.inf), part.indptr.astype(np.int32)
+        self.highs.addRows(
+            len(chosen), none, limit[chosen], part.nnz, ends[:-1], part.indices.astype(np.int32), part.data
+        )
+        self._added = np.concatenate([self._added, chosen])
+        return len(chosen) > 0
 
     def infeasible(self) -> bool:
         """Whether the last solve ended with the claim that nothing meets the limits."""

@@ -52,6 +52,11 @@ class ConvexModel:
             constraints += [line for side in self._sides[layer.node] for line in side]
             through = inputs[source.name][np.searchsorted(source.entries, layer.passing)]
             values[layer.node] = _output(layer, z, through)
+        self._cuts = []
+        for cut in network.cuts:
+            on_input = cut.on_input[:, sources[cut.source].entries] @ inputs[cut.source]
+            self._cuts.append(cut.on_output @ values[cut.node] + on_input <= cut.limit)
+        constraints += self._cuts
         self._x = x
         self._cost = {name: cp.Parameter(prod(network.graph.shapes[name])) for name in rows.matrices}
         objective: Any = sum((cost @ values[name] for name, cost in self._cost.items()), cp.Constant(0.0))
@@ -78,8 +83,13 @@ class ConvexModel:
                 dense = np.zeros_like(lines.slopes)
                 dense[:, layer.free] = [line.dual_value for line in self._sides[layer.node][side]]
                 sides[side][layer.node] = dense
+        cuts = {}
+        for cut, constraint in zip(self._network.cuts, self._cuts, strict=True):
+            dense = np.zeros(prod(cut.shape))
+            dense[cut.place] = constraint.dual_value
+            cuts[cut.node] = dense.reshape(cut.shape)
         value = float(self._problem.value) + float(self._rows.constant[row])
-        return Duals(*sides, np.asarray(self._x.value), value, {}, np.zeros(0), {}, {})
+        return Duals(*sides, np.asarray(self._x.value), value, {}, np.zeros(0), {}, {}, cuts)
 
 
 def _inside(region: Region, x: Any) -> list[Any]:

@@ -23,6 +23,7 @@ from verifier.bounding.lp.lines import Lines, lines_of
 from verifier.graph.ir import Graph
 from verifier.operators.cost import placement
 from verifier.operators.table import OPERATORS
+from verifier.relaxations.cuts import Cuts, JointBound
 from verifier.specs.box import flat_rows
 
 #: memory that the coefficients of one chunk of rows take in the widest layer, in bytes
@@ -71,12 +72,34 @@ class Source:
 
 
 @dataclass(frozen=True)
+class CutRows:
+    """Cuts on groups of an activation's neurons, ``on_output @ z + on_input @ x <= limit``.
+
+    Args:
+        node, source: the activation and its input.
+        on_output, on_input: (Q, n).
+        limit: (Q,).
+        place: which of the multipliers (G, F) of the activation's `Cuts` each row has, counted flat.
+        shape: (G, F).
+    """
+
+    node: str
+    source: str
+    on_output: sparse.csr_array
+    on_input: sparse.csr_array
+    limit: np.ndarray
+    place: np.ndarray
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class RelaxedNetwork:
-    """Everything below a node, relaxed. Layers and sources in topological order."""
+    """Everything below a node, relaxed. Layers and sources in topological order; cuts on some of the layers."""
 
     graph: Graph
     layers: tuple[Layer, ...]
     sources: tuple[Source, ...]
+    cuts: tuple[CutRows, ...] = ()
 
 
 def relaxed_network(graph: Graph, relaxation: Relaxation, node: str) -> RelaxedNetwork:
@@ -84,20 +107,25 @@ def relaxed_network(graph: Graph, relaxation: Relaxation, node: str) -> RelaxedN
     below = ancestors(graph, node)
     layers: list[Layer] = []
     needed: dict[str, list[np.ndarray]] = {}
+    joint: list[CutRows] = []
     for one in graph.nodes:
         if one.name in below and one.name in relaxation.envelopes:
             layer = _layer(one.name, one.inputs[0], relaxation)
             layers.append(layer)
             needed.setdefault(layer.source, []).extend((layer.free, layer.passing))
+            cuts = relaxation.cuts.get(one.name)
+            if isinstance(cuts, Cuts):
+                joint.append(_cut_rows(layer, cuts))
+                needed[layer.source].append(np.unique(joint[-1].on_input.indices))
     sources = []
     for name, parts in needed.items():
         entries = np.unique(np.concatenate(parts))
         sources.append(Source(name, entries, entry_rows(graph, name, entries)))
-    return RelaxedNetwork(graph, tuple(layers), tuple(sources))
+    return RelaxedNetwork(graph, tuple(layers), tuple(sources), tuple(joint))
 
 
 def one_element(graph: Graph, relaxation: Relaxation, element: int) -> Relaxation:
-    """A relaxation of a batch cut down to one element: its boxes, and the envelopes over them."""
+    """A relaxation of a batch cut down to one element: its boxes, the envelopes over them, and its cuts."""
     index = torch.tensor([element])
     boxes = {}
     for name, box in relaxation.boxes.items():
@@ -106,7 +134,10 @@ def one_element(graph: Graph, relaxation: Relaxation, element: int) -> Relaxatio
     for node in graph.nodes:
         if node.name in relaxation.envelopes:
             envelopes[node.name] = OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
-    return Relaxation(boxes, envelopes)
+    cuts: dict[str, JointBound] = {
+        n: cut.select(element) for n, cut in relaxation.cuts.items() if isinstance(cut, Cuts)
+    }
+    return Relaxation(boxes, envelopes, cuts=cuts)
 
 
 def _layer(node: str, source: str, relaxation: Relaxation) -> Layer:
@@ -117,6 +148,23 @@ def _layer(node: str, source: str, relaxation: Relaxation) -> Layer:
     free = (np.ptp(slopes, axis=0) > 0) | (np.ptp(intercepts, axis=0) > 0)
     passing = ~free & (slopes[0] != 0)
     return Layer(node, source, lower, upper, np.flatnonzero(free), np.flatnonzero(passing))
+
+
+def _cut_rows(layer: Layer, cuts: Cuts) -> CutRows:
+    """The cuts of one batch element; those that say nothing are left out."""
+    size, index = layer.lower.slopes.shape[1], cuts.index.reshape(-1, cuts.index.shape[-1]).cpu().numpy()
+    P, R = (_numpy(part[0]).reshape(-1, index.shape[1]) for part in (cuts.P, cuts.R))
+    place = np.flatnonzero((P != 0).any(1) | (R != 0).any(1))
+    columns = np.repeat(index, cuts.p.shape[2], axis=0)[place]
+    rows = np.repeat(np.arange(len(place)), index.shape[1])
+
+    def spread(values: np.ndarray) -> sparse.csr_array:
+        matrix = sparse.csr_array((values[place].reshape(-1), (rows, columns.reshape(-1))), shape=(len(place), size))
+        matrix.eliminate_zeros()
+        return matrix
+
+    limit = _numpy(cuts.p[0]).reshape(-1)[place]
+    return CutRows(layer.node, layer.source, spread(P), spread(R), limit, place, (len(index), cuts.p.shape[2]))
 
 
 def entry_rows(graph: Graph, name: str, entries: np.ndarray) -> Affine:

@@ -42,6 +42,7 @@ class Program:
         lines: for each (activation, side 0 lower / 1 upper), the first of its K blocks of rows.
         values: for each activation and the network's input, its value over the columns.
         target: the first of the rows that hold the last column above the target's rows; None without a target.
+        cuts: rows ``matrix @ v <= limit`` of cuts on groups, which are not in A: solvers add those that they need.
     """
 
     network: RelaxedNetwork
@@ -55,9 +56,14 @@ class Program:
     lines: Mapping[tuple[str, int], int]
     values: Mapping[str, Value]
     target: int | None
+    cuts: tuple[sparse.csr_array, np.ndarray]
 
     def duals(self, point: np.ndarray, row_dual: np.ndarray, column_dual: np.ndarray, value: float) -> Duals:
-        """Dual values by line; rows that hold from below have non-negative ones, rows from above non-positive."""
+        """Dual values by line; rows that hold from below have non-negative ones, rows from above non-positive.
+
+        Args:
+            row_dual: of the rows of A and, after them, of all cuts.
+        """
         sides: tuple[dict[str, np.ndarray], ...] = ({}, {})
         for layer in self.network.layers:
             for side, lines in enumerate((layer.lower, layer.upper)):
@@ -73,9 +79,14 @@ class Program:
             inputs[source.name] = _spread(point[columns], source.entries, size)
         for layer in self.network.layers:
             outputs[layer.node] = _spread(point[self.outputs[layer.node]], layer.free, prod(shapes[layer.node]))
-        targets = np.zeros(0) if self.target is None else -row_dual[self.target :]
+        height, cuts = self.A.shape[0], {}
+        targets = np.zeros(0) if self.target is None else -row_dual[self.target : height]
+        for rows in self.network.cuts:
+            dense = np.zeros(prod(rows.shape))
+            dense[rows.place] = -row_dual[height : height + len(rows.place)]
+            cuts[rows.node], height = dense.reshape(rows.shape), height + len(rows.place)
         start = point[: prod(self.network.graph.input_shape)]
-        return Duals(*sides, start, value, splits, targets, inputs, outputs)
+        return Duals(*sides, start, value, splits, targets, inputs, outputs, cuts)
 
 
 def _spread(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
@@ -121,6 +132,7 @@ def program(network: RelaxedNetwork, box: Box, target: Affine | None = None) -> 
         dict(zip(keys, starts[1:], strict=False)),
         values,
         None if target is None else starts[-1],
+        _cuts(network, inputs, values, width),
     )
 
 
@@ -195,6 +207,21 @@ def _line_rows(
     columns = np.concatenate([np.tile(outputs, count), np.tile(inputs, count)])
     matrix = sparse.csr_array((data, (np.tile(rows, 2), columns)), shape=(len(rows), width))
     return matrix, lines.intercepts.reshape(-1)
+
+
+def _cuts(
+    network: RelaxedNetwork, inputs: Mapping[str, np.ndarray], values: Mapping[str, Value], width: int
+) -> tuple[sparse.csr_array, np.ndarray]:
+    """``<P, output> + <R, input> <= p`` over the columns, for all cuts of all activations."""
+    entries = {source.name: source.entries for source in network.sources}
+    matrices, limits = [sparse.csr_array((0, width))], [np.zeros(0)]
+    for rows in network.cuts:
+        known, value = entries[rows.source], values[rows.node]
+        shape = (rows.on_input.shape[1], width)
+        own = sparse.csr_array((np.ones(len(known)), (known, inputs[rows.source])), shape=shape)
+        matrices.append(sparse.csr_array(rows.on_output @ value.matrix + rows.on_input @ own))
+        limits.append(rows.limit - rows.on_output @ value.constant)
+    return stacked(matrices), np.concatenate(limits)
 
 
 def _targets(target: Affine, values: Mapping[str, Value], width: int) -> Block:

@@ -72,6 +72,6 @@ def require_size(graph: Graph, most: int = MOST_BYTES) -> None:
         raise InputError(
             str(graph.file.path) if graph.file else "network",
             f"its linear program would have up to {size.columns:,} columns, {size.rows:,} rows and {size.nonzeros:,} "
-            f"nonzeros, about {size.bytes / 2**30:.0f} GiB of memory, and {most / 2**30:.0f} GiB are allowed",
-            "choose --method alpha-crown or auto",
+            f"nonzeros, about {size.bytes / 2**30:.2g} GiB of memory, and {most / 2**30:.2g} GiB are allowed",
+            "choose --method alpha-crown or auto, or allow more with --memory",
         )
