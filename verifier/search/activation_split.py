@@ -14,11 +14,12 @@ from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, allowance, reevaluate
 from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
-from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
+from verifier.search.branching import Splits, at_kinks, choose, choose_common, halves, scores, split_points, splits
+from verifier.search.cells import Cells
 from verifier.search.ledger import Ledger
 from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
 from verifier.search.root import refine
-from verifier.search.subproblem import Batch, Frame, View, in_precision, select
+from verifier.search.subproblem import Batch, Frame, View, in_precision, joined, parts_of, select
 from verifier.specs.box import flat_rows
 from verifier.specs.rounding import narrow
 
@@ -105,9 +106,46 @@ class ActivationSplit:
             self._open = torch.zeros_like(self._open)
             self._open[left["owner"], left["target"]] = True
             self._begin()
+            if options.levels:
+                self._divide(options, end if until is None else now + options.cells * (until - now))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise  # else the search goes on where it is
+
+    def _divide(self, options: RootOptions, until: float) -> None:
+        """The first splits, alike for all polytopes; what they leave open takes the place of the roots."""
+        size, store = self.ledger.size, self.ledger.store
+        cells = Cells.of(self._problems, self._boxes, self.frame, size, options, until)
+        open_ = store.every()
+        open_["cell"], ended = open_["owner"], []
+        for _ in range(options.levels):
+            began = monotonic()
+            stuck = split_points(self.frame, open_).isnan().all(1)
+            ended.append(select(open_, stuck.nonzero()[:, 0]))
+            open_ = select(open_, (~stuck).nonzero()[:, 0])
+            if not len(open_["cell"]) or self.ledger.falsified:
+                break
+            children = cells.divided(self._halves_alike(open_), until)
+            self.ledger.count(closed=2 * len(open_["cell"]) - len(children["cell"]))
+            parts = self.ledger.workers.map(lambda part: self._bound(part, until), list(parts_of(children, size)))
+            open_ = joined(parts)
+            if monotonic() + 2 * (monotonic() - began) > until:  # what the next level would take
+                break
+        self.ledger.restart({name: value for name, value in joined([*ended, open_]).items() if name != "cell"})
+
+    @torch.no_grad()
+    def _halves_alike(self, parents: Batch) -> Batch:
+        """Both halves of each parent, all of one cell at the same entry; their cells have numbers of their own."""
+        view, watch = self.frame.view(parents), {}
+        linear, rows = self.frame.bound(view, watch)
+        parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
+        self._minimisers(linear, parents)
+        at = splits(self.frame, view, watch, parents)
+        score = scores(self.frame, view, watch, parents, at_kinks(self.frame, at.points))
+        cell = parents["cell"].unique(return_inverse=True)[1]
+        children = halves(parents, choose_common(self.frame, parents, score, at, cell, self.options.branches), at)
+        children["cell"] = torch.cat([2 * cell, 2 * cell + 1])
+        return children
 
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
         """Split subproblems and bound both halves of each; returns what stays open."""

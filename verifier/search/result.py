@@ -44,6 +44,8 @@ class RootOptions:
         share, seconds: share of the time that is left, and seconds without a limit.
         ascent: on each subproblem.
         rounds: rounds of splits at most.
+        levels: so many first splits are made for all polytopes alike, and the boxes of each part are tightened.
+        cells: share of the time in which that has to end.
     """
 
     after: float = 1.0
@@ -53,6 +55,8 @@ class RootOptions:
         default_factory=lambda: AscentOptions(iterations=5, step=0.2, decay=0.8, multiplier_step=0.1)
     )
     rounds: int = 12
+    levels: int = 6
+    cells: float = 0.6
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ the bound of its worst leaf, so the worse half of its leaves is split in every r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import ancestors, ascend
+from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.cases import worse_half
 from verifier.bounding.dual import DualPoint, Objective
 from verifier.bounding.intermediate import unit_rows
@@ -24,7 +24,7 @@ from verifier.operators.table import OPERATORS
 from verifier.search.boxes import in_working, intersect, slack
 from verifier.search.branching import at_kinks, halves, scores, split_points, splits
 from verifier.search.result import RootOptions
-from verifier.search.subproblem import Batch, Frame, Piece, in_precision, pieces, select
+from verifier.search.subproblem import Batch, Frame, Piece, in_precision, joined, parts_of, pieces, select
 from verifier.specs.box import flat
 from verifier.specs.region import Box
 from verifier.workers import Workers
@@ -103,7 +103,7 @@ class Trees:
         if 2 * self.box.batch * len(index) * row > memory:
             return self.box
         late = monotonic() + (1 - PROOF_SHARE) * (until - monotonic())
-        leaves = self._bounded(self.frame.roots(DualPoint()), size, options, late)
+        leaves = self.bounded(self.frame.roots(DualPoint()), size, options.ascent, late)
         for _ in range(options.rounds):
             worst = self._worst(leaves)
             full = (len(leaves["bound"]) + int(worst.sum())) * row > memory
@@ -111,32 +111,33 @@ class Trees:
                 break
 
             def grown(part: Batch) -> Batch:
-                return part if monotonic() >= late else self._bounded(_split(self.frame, part), size, options, until)
+                return (
+                    part if monotonic() >= late else self.bounded(_split(self.frame, part), size, options.ascent, until)
+                )
 
-            parts = list(_parts(select(leaves, worst.nonzero()[:, 0]), size))
+            parts = list(parts_of(select(leaves, worst.nonzero()[:, 0]), size))
             rest = select(leaves, (~worst).nonzero()[:, 0])
-            leaves = _joined([rest, *self._workers.map(grown, parts)])
-        return self._proved(leaves, size, until)
+            leaves = joined([rest, *self._workers.map(grown, parts)])
+        bounds = self.proofs(leaves, size, until)
+        return self.box if bounds is None else self._cut(self._least(bounds, self._tree(leaves)))
 
     @property
     def _workers(self) -> Workers:
         return Workers.on(self.box.lower.device)
 
-    def _bounded(self, batch: Batch, size: int, options: RootOptions, until: float) -> Batch:
+    def bounded(self, batch: Batch, size: int, options: AscentOptions, until: float) -> Batch:
         """Climb on each; those for which there is no time keep the bound that they have."""
         graph = self.frame.problem.graph
 
         def climbed(part: Batch) -> Batch:
             if monotonic() < until:
                 view = self.frame.view(part)
-                rows, dual = ascend(
-                    graph, view.region, view.relaxation, view.objective, options.ascent, start=view.dual
-                )
+                rows, dual = ascend(graph, view.region, view.relaxation, view.objective, options, start=view.dual)
                 self.frame.absorb(part, dual)
                 part["bound"] = torch.maximum(part["bound"], rows.amax(1))
             return part
 
-        return _joined(self._workers.map(climbed, list(_parts(batch, size))))
+        return joined(self._workers.map(climbed, list(parts_of(batch, size))))
 
     def _worst(self, leaves: Batch) -> Tensor:
         """(N,) the worse half of the leaves of every tree that is worth its time."""
@@ -148,18 +149,22 @@ class Trees:
         return chosen
 
     @torch.no_grad()
-    def _proved(self, leaves: Batch, size: int, until: float) -> Box:
-        """The box that the leaves' dual points prove in float64, beyond its rounding errors; the old one where the
-        time does not suffice for that."""
-        graph, bounds = self.exact.problem.graph, []
-        for part in _parts(leaves, size):
+    def proofs(self, leaves: Batch, size: int, until: float) -> Tensor | None:
+        """What the leaves' dual points prove in float64, beyond its rounding errors, (N,); None where the time does
+        not suffice for that."""
+        graph = self.exact.problem.graph
+
+        def proof(part: Batch) -> Tensor | None:
             if monotonic() >= until:
-                return self.box
+                return None
             view = self.exact.view(in_precision(part, torch.float64))
             rows = self.exact.bound(view)[1]
-            bounds.append((rows - slack(graph, view.relaxation, view.objective, view.dual))[:, 0])
-        least = torch.cat(bounds).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-        return self._cut(self._least(least, self._tree(leaves)))
+            return (rows - slack(graph, view.relaxation, view.objective, view.dual))[:, 0]
+
+        bounds = [bound for bound in self._workers.map(proof, list(parts_of(leaves, size))) if bound is not None]
+        if sum(map(len, bounds)) < len(leaves["bound"]):
+            return None
+        return torch.cat(bounds).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     def _cut(self, least: Tensor) -> Box:
         """The box cut down by bounds (B, 2R) of the rows.
@@ -207,12 +212,3 @@ def _split(frame: Frame, parents: Batch) -> Batch:
     at = splits(frame, view, watch, parents)
     cost = scores(frame, view, watch, parents, at_kinks(frame, at.points))
     return halves(parents, cost.masked_fill(at.points.isnan(), -torch.inf).argmax(1), at)
-
-
-def _parts(batch: Batch, size: int) -> Iterator[Batch]:
-    for numbers in torch.arange(len(batch["bound"]), device=batch["bound"].device).split(size):
-        yield select(batch, numbers)
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

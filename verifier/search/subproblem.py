@@ -7,7 +7,7 @@ Axes: N subproblems, S rows, K open entries of all pre-activations together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,6 +37,16 @@ Batch = dict[str, Tensor]
 def select(batch: Batch, index: Tensor) -> Batch:
     """The subproblems at int64 indices."""
     return {name: value[index] for name, value in batch.items()}
+
+
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """Batches of at most so many subproblems."""
+    for numbers in torch.arange(len(batch["bound"]), device=batch["bound"].device).split(size):
+        yield select(batch, numbers)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
@@ -168,7 +178,7 @@ class Frame:
         objective = Objective(all_rows.node, all_rows.C[each, rows], all_rows.offset[each, rows])
         envelopes, splits, weights, multipliers = {}, {}, {}, {}
         for piece in self.pieces:
-            box, shape = self._box(piece, batch), self.problem.graph.shapes[piece.source]
+            box, shape = self.box(piece, batch), self.problem.graph.shapes[piece.source]
             for node in piece.activations:
                 envelope = OPERATORS[node.op].envelope(node, box)  # type: ignore[misc]
                 envelopes[node.name] = envelope
@@ -206,14 +216,14 @@ class Frame:
             if envelopes and not envelopes.keys().isdisjoint(ancestors(graph, piece.source)):
                 empty |= self._tighten(piece, batch, region, Relaxation({}, envelopes), options)
             for node in piece.activations:
-                envelopes[node.name] = OPERATORS[node.op].envelope(node, self._box(piece, batch))  # type: ignore[misc]
+                envelopes[node.name] = OPERATORS[node.op].envelope(node, self.box(piece, batch))  # type: ignore[misc]
         return empty
 
     def _tighten(
         self, piece: Piece, batch: Batch, region: Region, relaxation: Relaxation, options: IntermediateOptions
     ) -> Tensor:
         """Cut down the open entries of one pre-activation by the dual function; (N,) which subproblems are empty."""
-        graph, box = self.problem.graph, self._box(piece, batch)
+        graph, box = self.problem.graph, self.box(piece, batch)
         masks = [OPERATORS[node.op].splits(node, box) for node in piece.activations]  # type: ignore[misc]
         rows = wanted_rows(torch.stack(masks).any(0))
         lower, upper = flat(box.lower), flat(box.upper)
@@ -249,7 +259,7 @@ class Frame:
         Returns:
             The values, and for each pre-activation where it had to be moved, bool (N, *X).
         """
-        boxes = {piece.source: self._box(piece, batch) for piece in self.pieces}
+        boxes = {piece.source: self.box(piece, batch) for piece in self.pieces}
         values: dict[str, Tensor] = {}
         moved: dict[str, Tensor] = {}
         for node in self.problem.graph.nodes:
@@ -272,7 +282,8 @@ class Frame:
     def _gather(self, values: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([flat(values[piece.source])[:, piece.index] for piece in self.pieces], 1)
 
-    def _box(self, piece: Piece, batch: Batch) -> Box:
+    def box(self, piece: Piece, batch: Batch) -> Box:
+        """Boxes (N, *X) of a pre-activation in each subproblem."""
         root = self.boxes[piece.source]
         ends = []
         for end, key in (("lower", "low"), ("upper", "high")):
