@@ -123,8 +123,8 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
 
 
 def worthwhile_search(options: SearchOptions, graph: Graph) -> SearchOptions:
-    """Options of a search without what does not pay on a network: boxes are refined where all layers are dense."""
-    return replace(options, root=None) if convolutional(graph) else options
+    """Options of a search without what does not pay on a network: boxes are tightened where all layers are dense."""
+    return replace(options, root=None, narrowing=None) if convolutional(graph) else options
 
 
 def require_milp(query: Query, graph: Graph) -> None:

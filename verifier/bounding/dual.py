@@ -170,6 +170,8 @@ def lower_bound(
         dual: the dual point; None is CROWN's.
     """
     chain = first_layer(graph) if isinstance(region, Box) and not _trained(graph, region) else ()
+    if objective.node in {name for node in chain for name in node.inputs}:
+        chain = ()  # the objective is on this side of the layer, and splits may put coefficients on the other one
     stop = chain[-1].name if chain else None
     bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, None, relaxation.cuts, stop)
     total = bound.constant
@@ -233,7 +235,9 @@ def linear_bound(
     for node in reversed(graph.nodes):
         A = pending.pop(node.name, None)
         if A is None:
-            continue
+            if node.name not in dual.multipliers:
+                continue
+            A = objective.C.new_zeros(*objective.C.shape[:2], *graph.shapes[node.name])
         if node.name in dual.multipliers:
             A, constant = _apply_split(A, splits[node.name], dual.multipliers[node.name])
             constants += [] if constant is None else [constant]

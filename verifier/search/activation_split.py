@@ -14,14 +14,13 @@ from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, allowance, reevaluate
 from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
-from verifier.search.branching import Splits, at_kinks, choose, choose_common, halves, scores, split_points, splits
-from verifier.search.cells import Cells
+from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
 from verifier.search.ledger import Ledger
+from verifier.search.narrowing import Narrowing
 from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
 from verifier.search.root import refine
-from verifier.search.subproblem import Batch, Frame, View, in_precision, joined, parts_of, select
+from verifier.search.subproblem import Batch, Frame, View, in_precision, joined, margins, select
 from verifier.specs.box import flat_rows
-from verifier.specs.rounding import narrow
 
 if TYPE_CHECKING:
     from verifier.search.leaves import Leaves
@@ -79,6 +78,7 @@ class ActivationSplit:
         # only now: where memory ended before, what is open still belongs to the frame that it was made for
         self.frame, self.exact = frame, in_float64
         self._leaves: Leaves | None = None
+        self._narrowing: Narrowing | None = None
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
@@ -92,6 +92,8 @@ class ActivationSplit:
             late = until is not None and monotonic() >= until
             if not late and not self.ledger.stuck and self.ledger.remaining() > FAR * int(self._open.sum()):
                 self._refine(self.options.root, until)
+            if self.options.narrowing is not None:
+                self._narrowing = Narrowing.of(self.frame, self.exact, self.options.narrowing)
         self._work(until)
 
     def _work(self, until: float | None) -> None:
@@ -106,55 +108,33 @@ class ActivationSplit:
             self._open = torch.zeros_like(self._open)
             self._open[left["owner"], left["target"]] = True
             self._begin()
-            if options.levels:
-                self._divide(options, end if until is None else now + options.cells * (until - now))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise  # else the search goes on where it is
 
-    def _divide(self, options: RootOptions, until: float) -> None:
-        """The first splits, alike for all polytopes; what they leave open takes the place of the roots."""
-        size, store = self.ledger.size, self.ledger.store
-        cells = Cells.of(self._problems, self._boxes, self.frame, size, options, until)
-        open_ = store.every()
-        open_["cell"], ended = open_["owner"], []
-        for _ in range(options.levels):
-            began = monotonic()
-            stuck = split_points(self.frame, open_).isnan().all(1)
-            ended.append(select(open_, stuck.nonzero()[:, 0]))
-            open_ = select(open_, (~stuck).nonzero()[:, 0])
-            if not len(open_["cell"]) or self.ledger.falsified:
-                break
-            children = cells.divided(self._halves_alike(open_), until)
-            self.ledger.count(closed=2 * len(open_["cell"]) - len(children["cell"]))
-            parts = self.ledger.workers.map(lambda part: self._bound(part, until), list(parts_of(children, size)))
-            open_ = joined(parts)
-            if monotonic() + 2 * (monotonic() - began) > until:  # what the next level would take
-                break
-        self.ledger.restart({name: value for name, value in joined([*ended, open_]).items() if name != "cell"})
-
-    @torch.no_grad()
-    def _halves_alike(self, parents: Batch) -> Batch:
-        """Both halves of each parent, all of one cell at the same entry; their cells have numbers of their own."""
-        view, watch = self.frame.view(parents), {}
-        linear, rows = self.frame.bound(view, watch)
-        parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
-        self._minimisers(linear, parents)
-        at = splits(self.frame, view, watch, parents)
-        score = scores(self.frame, view, watch, parents, at_kinks(self.frame, at.points))
-        cell = parents["cell"].unique(return_inverse=True)[1]
-        children = halves(parents, choose_common(self.frame, parents, score, at, cell, self.options.branches), at)
-        children["cell"] = torch.cat([2 * cell, 2 * cell + 1])
-        return children
-
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
         """Split subproblems and bound both halves of each; returns what stays open."""
+        parents = self._narrowed(parents, until)
         stuck = split_points(self.frame, parents).isnan().all(1)
         left = [self._finish(select(parents, stuck.nonzero()[:, 0]), until)] if bool(stuck.any()) else []
         children = self._branch(select(parents, (~stuck).nonzero()[:, 0]))
         if len(children["bound"]) and not self.ledger.falsified:
             left.append(self._bound(children, until))
         return left
+
+    def _narrowed(self, batch: Batch, until: float | None) -> Batch:
+        """The subproblems, where splits alone do not close them over tighter boxes; what this closes is left out."""
+        due = torch.zeros_like(batch["depth"], dtype=torch.bool)
+        if self._narrowing is not None:
+            due = self._narrowing.due(batch)
+        if not bool(due.any()):
+            return batch
+        rest = select(batch, (~due).nonzero()[:, 0])
+        batch, empty = self._narrowing.narrowed(select(batch, due.nonzero()[:, 0]), until)
+        self.ledger.close(torch.zeros_like(batch["bound"]).masked_fill(~empty, torch.inf), batch["owner"])
+        self.ledger.count(closed=int(empty.sum()))
+        batch = select(batch, (~empty).nonzero()[:, 0])
+        return joined([rest, self._bound(batch, until)]) if len(batch["bound"]) else rest
 
     @torch.no_grad()
     def _branch(self, parents: Batch) -> Batch:
@@ -208,8 +188,6 @@ class ActivationSplit:
     def _bound(self, batch: Batch, until: float | None) -> Batch:
         """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""
         self.ledger.count(bounded=len(batch["bound"]))
-        if self.options.refresh:
-            batch = self._refresh(batch)
         for number, stage in enumerate(self.options.stages):
             view = self.frame.view(batch)
             graph = self.frame.problem.graph
@@ -221,19 +199,6 @@ class ActivationSplit:
         return batch
 
     @torch.no_grad()
-    def _refresh(self, batch: Batch) -> Batch:
-        """Tighter pre-activations where the last split may have moved them; empty subproblems are closed."""
-        dtype = batch["bound"].dtype
-        wide = in_precision(batch, torch.float64)
-        empty = self.exact.refresh(wide, self.options.intermediate)
-        low, high = (
-            narrow(wide["low"], dtype, empty.device, -torch.inf),
-            narrow(wide["high"], dtype, empty.device, torch.inf),
-        )
-        self.ledger.count(closed=int(empty.sum()))
-        return select({**batch, "low": low, "high": high}, (~empty).nonzero()[:, 0])
-
-    @torch.no_grad()
     def _settle(self, batch: Batch, bounds: Tensor, dual: DualPoint) -> Batch:
         """Take over bounds (N,) and their dual points, close what they prove, and return the rest."""
         self.frame.absorb(batch, dual)
@@ -242,7 +207,7 @@ class ActivationSplit:
         closed = torch.zeros_like(bounds, dtype=torch.bool)
         if len(hopeful):
             closed[hopeful] = self._proved(select(batch, hopeful))
-        self.ledger.close(batch["bound"].masked_fill(~closed, torch.inf), batch["owner"])
+        self.ledger.close(margins(batch, batch["bound"]).masked_fill(~closed, torch.inf), batch["owner"])
         self.ledger.count(closed=int(closed.sum()))
         return select(batch, (~closed).nonzero()[:, 0])
 

@@ -141,39 +141,18 @@ def choose(frame: Frame, batch: Batch, scored: tuple[Tensor, ...], at: Splits, c
     ranked = [s.masked_fill(closed, -torch.inf) for s in scored]
     share = min(candidates // len(ranked), closed.shape[1])
     columns = torch.cat([s.topk(share, dim=1).indices for s in ranked], 1)
-    gain = gains(frame, batch, columns, at) + ONE_SIDED * ranked[0].gather(1, columns)
-    gain = gain.masked_fill(
-        closed.gather(1, columns), -torch.inf
-    )  # where fewer are open than candidates were asked for
-    return columns.gather(1, gain.argmax(1, keepdim=True))[:, 0]
-
-
-def gains(frame: Frame, batch: Batch, columns: Tensor, at: Splits) -> Tensor:
-    """What splits at columns (N, C) gain at once, (N, C): that of the worse half, and little for the better one."""
-    found = []
+    gains = []
     for column in columns.unbind(1):
         _, rows = frame.bound(frame.view(halves(batch, column, at)))
         low, high = (rows.amax(1) - batch["bound"].repeat(2)).chunk(2)
         enough = -batch["bound"]  # more than closing a child gains nothing
         low, high = (torch.minimum(gain, enough).clamp(min=0) for gain in (low, high))
-        found.append(torch.minimum(low, high) + ONE_SIDED * torch.maximum(low, high))
-    return torch.stack(found, 1)
-
-
-def choose_common(frame: Frame, batch: Batch, score: Tensor, at: Splits, cell: Tensor, candidates: int) -> Tensor:
-    """The column (N,) that gains most for all subproblems of a cell together.
-
-    Args:
-        score: (N, K).
-        cell: (N,) the number of each subproblem's cell; those of one have the same splits.
-    """
-    count = int(cell.max()) + 1
-    total = score.new_zeros(count, score.shape[1]).index_add(0, cell, score.masked_fill(at.points.isnan(), -torch.inf))
-    columns = total.topk(min(candidates, total.shape[1]), dim=1).indices
-    gain = gains(frame, batch, columns[cell], at)
-    gain = gain.new_zeros(count, gain.shape[1]).index_add(0, cell, gain) + ONE_SIDED * total.gather(1, columns)
-    gain = gain.masked_fill(total.gather(1, columns) == -torch.inf, -torch.inf)  # columns that are no candidates
-    return columns.gather(1, gain.argmax(1, keepdim=True))[cell, 0]
+        gains.append(torch.minimum(low, high) + ONE_SIDED * torch.maximum(low, high))
+    gain = torch.stack(gains, 1) + ONE_SIDED * ranked[0].gather(1, columns)
+    gain = gain.masked_fill(
+        closed.gather(1, columns), -torch.inf
+    )  # where fewer are open than candidates were asked for
+    return columns.gather(1, gain.argmax(1, keepdim=True))[:, 0]
 
 
 def _height(line: Line, index: Tensor, x: Tensor) -> Tensor:

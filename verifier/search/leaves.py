@@ -19,7 +19,7 @@ from verifier.bounding.lp.size import MOST_BYTES, estimate
 from verifier.bounding.lp.splits import SplitModel, SplitSolver
 from verifier.search.ledger import Ledger
 from verifier.search.programs import Programs
-from verifier.search.subproblem import Batch, Frame, in_precision, select
+from verifier.search.subproblem import Batch, Frame, in_precision, margins, select
 
 
 class Leaves:
@@ -59,7 +59,7 @@ class Leaves:
             if found is not None:
                 bound, proved, _ = self._programs.prove(view, found)
                 if bool(proved):
-                    self._ledger.close(bound.to(leaf["bound"].dtype), leaf["owner"])
+                    self._ledger.close(margins(leaf, bound.to(leaf["bound"].dtype)), leaf["owner"])
                     self._ledger.count(closed=1)
                     return True
                 if not isinstance(found, Empty):

@@ -44,8 +44,6 @@ class RootOptions:
         share, seconds: share of the time that is left, and seconds without a limit.
         ascent: on each subproblem.
         rounds: rounds of splits at most.
-        levels: so many first splits are made for all polytopes alike, and the boxes of each part are tightened.
-        cells: share of the time in which that has to end.
     """
 
     after: float = 1.0
@@ -55,8 +53,24 @@ class RootOptions:
         default_factory=lambda: AscentOptions(iterations=5, step=0.2, decay=0.8, multiplier_step=0.1)
     )
     rounds: int = 12
-    levels: int = 6
-    cells: float = 0.6
+
+
+@dataclass(frozen=True)
+class NarrowingOptions:
+    """How the boxes of subproblems are tightened (see `verifier.search.narrowing`).
+
+    Args:
+        levels: of splits between two narrowings; None for as many as the logarithm of the open entries, which are the
+            rows that a narrowing takes.
+        ascent: for every end.
+        chunk_bytes: memory that the coefficients of a chunk of subproblems take in the widest layer.
+    """
+
+    levels: int | None = None
+    ascent: AscentOptions = field(
+        default_factory=lambda: AscentOptions(iterations=10, step=0.2, decay=0.85, multiplier_step=0.1)
+    )
+    chunk_bytes: int = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -73,11 +87,11 @@ class SearchOptions:
             (``filtered``), the best one by its score (``scored``), or the one of the widest interval (``widest``).
         warm: whether a subproblem's line weights and multipliers begin where its parent's ended.
         branches: splits of a subproblem that are judged by the bounds of their children.
-        refresh: whether pre-activations are bounded anew in every subproblem.
         stages: ascents on each subproblem; those that are closed take no part in the next stage.
         subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
         root: how the boxes of the root are tightened before activations are split; None for not at all.
+        narrowing: how the boxes of subproblems are tightened that stay open for long; None for not at all.
     """
 
     memory: int = 4 << 30
@@ -88,7 +102,6 @@ class SearchOptions:
     branching: Literal["filtered", "scored", "widest"] = "filtered"
     warm: bool = True
     branches: int = 6
-    refresh: bool = False
     stages: tuple[AscentOptions, ...] = (
         AscentOptions(iterations=5, step=0.05, decay=0.95, multiplier_step=0.05),
         AscentOptions(iterations=15, step=0.05, decay=0.95, multiplier_step=0.05),
@@ -96,6 +109,7 @@ class SearchOptions:
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
     root: RootOptions | None = field(default_factory=RootOptions)
+    narrowing: NarrowingOptions | None = field(default_factory=NarrowingOptions)
 
 
 @dataclass(frozen=True)

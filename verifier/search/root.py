@@ -14,7 +14,7 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import AscentOptions, ancestors, ascend
+from verifier.bounding.ascent import ancestors, ascend
 from verifier.bounding.cases import worse_half
 from verifier.bounding.dual import DualPoint, Objective
 from verifier.bounding.intermediate import unit_rows
@@ -103,7 +103,7 @@ class Trees:
         if 2 * self.box.batch * len(index) * row > memory:
             return self.box
         late = monotonic() + (1 - PROOF_SHARE) * (until - monotonic())
-        leaves = self.bounded(self.frame.roots(DualPoint()), size, options.ascent, late)
+        leaves = self._bounded(self.frame.roots(DualPoint()), size, options, late)
         for _ in range(options.rounds):
             worst = self._worst(leaves)
             full = (len(leaves["bound"]) + int(worst.sum())) * row > memory
@@ -111,28 +111,27 @@ class Trees:
                 break
 
             def grown(part: Batch) -> Batch:
-                return (
-                    part if monotonic() >= late else self.bounded(_split(self.frame, part), size, options.ascent, until)
-                )
+                return part if monotonic() >= late else self._bounded(_split(self.frame, part), size, options, until)
 
             parts = list(parts_of(select(leaves, worst.nonzero()[:, 0]), size))
             rest = select(leaves, (~worst).nonzero()[:, 0])
             leaves = joined([rest, *self._workers.map(grown, parts)])
-        bounds = self.proofs(leaves, size, until)
-        return self.box if bounds is None else self._cut(self._least(bounds, self._tree(leaves)))
+        return self._proved(leaves, size, until)
 
     @property
     def _workers(self) -> Workers:
         return Workers.on(self.box.lower.device)
 
-    def bounded(self, batch: Batch, size: int, options: AscentOptions, until: float) -> Batch:
+    def _bounded(self, batch: Batch, size: int, options: RootOptions, until: float) -> Batch:
         """Climb on each; those for which there is no time keep the bound that they have."""
         graph = self.frame.problem.graph
 
         def climbed(part: Batch) -> Batch:
             if monotonic() < until:
                 view = self.frame.view(part)
-                rows, dual = ascend(graph, view.region, view.relaxation, view.objective, options, start=view.dual)
+                rows, dual = ascend(
+                    graph, view.region, view.relaxation, view.objective, options.ascent, start=view.dual
+                )
                 self.frame.absorb(part, dual)
                 part["bound"] = torch.maximum(part["bound"], rows.amax(1))
             return part
@@ -149,22 +148,18 @@ class Trees:
         return chosen
 
     @torch.no_grad()
-    def proofs(self, leaves: Batch, size: int, until: float) -> Tensor | None:
-        """What the leaves' dual points prove in float64, beyond its rounding errors, (N,); None where the time does
-        not suffice for that."""
-        graph = self.exact.problem.graph
-
-        def proof(part: Batch) -> Tensor | None:
+    def _proved(self, leaves: Batch, size: int, until: float) -> Box:
+        """The box that the leaves' dual points prove in float64, beyond its rounding errors; the old one where the
+        time does not suffice for that."""
+        graph, bounds = self.exact.problem.graph, []
+        for part in parts_of(leaves, size):
             if monotonic() >= until:
-                return None
+                return self.box
             view = self.exact.view(in_precision(part, torch.float64))
             rows = self.exact.bound(view)[1]
-            return (rows - slack(graph, view.relaxation, view.objective, view.dual))[:, 0]
-
-        bounds = [bound for bound in self._workers.map(proof, list(parts_of(leaves, size))) if bound is not None]
-        if sum(map(len, bounds)) < len(leaves["bound"]):
-            return None
-        return torch.cat(bounds).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+            bounds.append((rows - slack(graph, view.relaxation, view.objective, view.dual))[:, 0])
+        least = torch.cat(bounds).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return self._cut(self._least(least, self._tree(leaves)))
 
     def _cut(self, least: Tensor) -> Box:
         """The box cut down by bounds (B, 2R) of the rows.

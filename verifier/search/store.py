@@ -83,11 +83,6 @@ class Store:
         self._count -= count
         return taken
 
-    def every(self) -> dict[str, Tensor]:
-        """All open subproblems, which stay."""
-        rows = self._rows()
-        return {name: value[rows] for name, value in self._fields.items()}
-
     def numbers(self) -> dict[str, Tensor]:
         """All rows of the one-number fields (bound, depth, owner ...) of the open subproblems."""
         rows = self._rows()
