@@ -188,15 +188,18 @@ def lower_bound(
 def _movable(graph: Graph, relaxation: Relaxation, name: str) -> Tensor | None:
     """Entries (B, *X) of a node whose coefficients can be other than zero at some dual point; None for all of them.
 
-    Neurons of which every line is horizontal, inactive ReLUs above all, pass none on; splits and cuts add some.
+    Neurons of which every line is horizontal, inactive ReLUs above all, pass none on; splits add some, and cuts may.
     """
     consumers = [node for node in graph.nodes if name in node.inputs]
-    if not all(node.name in relaxation.envelopes for node in consumers) or name in relaxation.splits:
+    if not all(node.name in relaxation.envelopes for node in consumers):
         return None
     if any(node.name in relaxation.cuts for node in consumers):
         return None
     level = [side.level for node in consumers for side in vars(relaxation.envelopes[node.name]).values()]
-    return ~torch.stack(torch.broadcast_tensors(*level)).all(0) if level else None
+    if not level:
+        return None
+    movable = ~torch.stack(torch.broadcast_tensors(*level)).all(0)
+    return movable | (relaxation.splits[name].sign != 0) if name in relaxation.splits else movable
 
 
 def _trained(graph: Graph, box: Box) -> bool:

@@ -15,6 +15,7 @@ from verifier.bounding.ladder import Bounds, Problem, allowance, reevaluate
 from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
 from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
+from verifier.search.inactive import Remaining
 from verifier.search.ledger import Ledger
 from verifier.search.narrowing import Narrowing
 from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
@@ -70,7 +71,9 @@ class ActivationSplit:
 
     def _begin(self) -> None:
         """The roots over the boxes that are known, in place of all that is open."""
-        problem, exact = self._problems
+        remaining = Remaining.of(self._problems[1].graph, self._boxes)
+        problem, exact = self._problems = tuple(map(remaining.problem, self._problems))
+        self._boxes, self._dual = remaining.boxes(self._boxes), remaining.weights(self._dual)
         like = problem.rows.objective.C
         frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device))
         in_float64, roots = frame.in_precision(exact), frame.roots(self._dual)

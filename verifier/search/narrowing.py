@@ -25,7 +25,7 @@ from verifier.graph.ir import Node
 from verifier.operators.table import OPERATORS
 from verifier.search.boxes import slack
 from verifier.search.result import NarrowingOptions
-from verifier.search.subproblem import EMPTY_BEYOND, Batch, Frame, Piece, View, in_precision, joined, parts_of
+from verifier.search.subproblem import EMPTY_BEYOND, Batch, Frame, Piece, View, in_precision, joined, parts_of, select
 from verifier.specs.box import flat
 from verifier.specs.rounding import narrow
 
@@ -69,7 +69,13 @@ class Narrowing:
             if until is not None and monotonic() >= until:
                 break
             for piece in self.frame.pieces:
-                out |= self._narrow(piece, part, until)
+                left = (~out).nonzero()[:, 0]
+                if len(left) == 0:
+                    break
+                some = select(part, left)
+                out[left] = self._narrow(piece, some, until)
+                for end in ("low", "high"):
+                    part[end][left] = some[end]
             part["narrowed"] = part["depth"].clone()
         return joined(parts), empty
 
