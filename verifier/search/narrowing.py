@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import ascend
+from verifier.bounding.cases import pick_rows
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, Split, lower_bound
 from verifier.bounding.intermediate import unit_rows, wanted_rows
 from verifier.bounding.interval import step
@@ -31,6 +32,9 @@ from verifier.specs.rounding import narrow
 
 #: multipliers of the property with which an ascent may begin
 BEGINNINGS = (0.1, 0.3, 1.0, 3.0)
+
+#: share of an interval by which it has to shrink
+LEAST_GAIN = 1e-2
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,11 @@ class Narrowing:
         rows = wanted_rows(torch.stack(masks).any(0))
         if not rows.numel():
             return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        below, above = self._ends(piece, batch, rows, until).chunk(2, dim=1)
         low, high = flat(box.lower).clone(), flat(box.upper).clone()
-        low.scatter_(1, rows, torch.maximum(below, low.gather(1, rows)))
-        high.scatter_(1, rows, torch.minimum(-above, high.gather(1, rows)))
+        known = torch.cat([low.gather(1, rows), -high.gather(1, rows)], 1)
+        below, above = self._ends(piece, batch, rows, known, until).chunk(2, dim=1)
+        low.scatter_(1, rows, below)
+        high.scatter_(1, rows, -above)
         root = self.frame.boxes[piece.source]
         size = flat(torch.maximum(root.lower.abs(), root.upper.abs()))
         size = size if len(size) == 1 else size[batch["owner"]]
@@ -98,18 +103,27 @@ class Narrowing:
         batch["high"][:, piece.columns] = torch.maximum(low, high)[:, piece.index]
         return empty
 
-    def _ends(self, piece: Piece, batch: Batch, rows: Tensor, until: float | None) -> Tensor:
-        """Bounds (N, 2R) of entries (N, R) and of their negatives: found in working precision, proved in float64."""
+    def _ends(self, piece: Piece, batch: Batch, rows: Tensor, known: Tensor, until: float | None) -> Tensor:
+        """Bounds (N, 2R) of entries (N, R) and of their negatives, no less than those that are known: found in working
+        precision, and proved in float64 where they gain."""
         view, relaxation, objective = self._posed(self.frame, piece, batch, rows)
         graph = self.frame.problem.graph
         start = self._start(view, relaxation, objective)
-        _, dual = ascend(graph, view.region, relaxation, objective, self.options.ascent, deadline=until, start=start)
-        wide, dual = in_precision(batch, torch.float64), cast_point(dual, torch.float64)
-        view, relaxation, objective = self._posed(self.exact, piece, wide, rows)
+        found, dual = ascend(
+            graph, view.region, relaxation, objective, self.options.ascent, deadline=until, start=start
+        )
+        chosen = wanted_rows(_gaining(found, known))
+        if not chosen.numel():
+            return known
+        both = torch.cat([chosen, chosen + rows.shape[1]], 1)
+        dual = cast_point(pick_rows(dual, both), torch.float64)
+        wide = in_precision(batch, torch.float64)
+        view, relaxation, objective = self._posed(self.exact, piece, wide, rows.gather(1, chosen))
         graph = self.exact.problem.graph
         bound = lower_bound(graph, view.region, relaxation, objective, dual)
         bound = (bound - slack(graph, relaxation, objective, dual)).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-        return narrow(bound, batch["low"].dtype, bound.device, -torch.inf)
+        bound = narrow(bound, known.dtype, known.device, -torch.inf)
+        return known.scatter(1, both, torch.maximum(bound, known.gather(1, both)))
 
     def _posed(self, frame: Frame, piece: Piece, batch: Batch, rows: Tensor) -> tuple[View, Relaxation, Objective]:
         """The subproblems under their splits and the property, with entries and their negatives as rows."""
@@ -144,6 +158,15 @@ class Narrowing:
         weights = {n: tuple(None if w is None else each(w).clone() for w in pair) for n, pair in dual.weights.items()}
         multipliers = {name: factor * each(value) for name, value in dual.multipliers.items()}
         return DualPoint(weights, {**multipliers, output: each(first).clone()})  # type: ignore[arg-type]
+
+
+def _gaining(found: Tensor, known: Tensor) -> Tensor:
+    """(N, R) entries whose bounds (N, 2R) are worth a proof; where one has nothing between its ends, that alone."""
+    gain, width = (found - known).clamp(min=0), -known.unflatten(1, (2, -1)).sum(1)
+    worth = gain.unflatten(1, (2, -1)).sum(1) > LEAST_GAIN * width
+    crossed = torch.maximum(found, known).unflatten(1, (2, -1)).sum(1)
+    best = torch.zeros_like(worth).scatter(1, crossed.argmax(1, keepdim=True), True)
+    return torch.where((crossed > 0).any(1, keepdim=True), best, worth)
 
 
 def _better(one: tuple[Tensor, DualPoint], other: tuple[Tensor, DualPoint]) -> tuple[Tensor, DualPoint]:

@@ -68,7 +68,7 @@ class NarrowingOptions:
 
     levels: int | None = None
     ascent: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=10, step=0.2, decay=0.85, multiplier_step=0.1)
+        default_factory=lambda: AscentOptions(iterations=5, step=0.3, decay=0.7, multiplier_step=0.2)
     )
     chunk_bytes: int = 2 << 20
 
