@@ -12,7 +12,7 @@ from tests.search.cases import first_output_below, network, one_step, sampled_le
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, Split, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
-from verifier.operators import evaluate_all, place
+from verifier.operators import evaluate_all
 from verifier.search.activation_split import ActivationSplit
 from verifier.search.boxes import sources
 from verifier.search.branching import Splits, halves, split_points
@@ -148,7 +148,8 @@ def test_splits_of_later_layers_hold_for_earlier_values(name: str, seed: int, cl
 
 
 def _narrowed(name: str, seed: int, level: float, dtype: torch.dtype) -> tuple[Frame, Batch, Batch, bool]:
-    """The root of a search for a first output below a level, before and after narrowing, and whether it is empty."""
+    """The root of a search for a first output below a level, before and after narrowing, and whether it is empty; with
+    the frame in float64."""
     graph, box = network(name, seed, radius=0.5)
     search = start("activation", graph, box, first_output_below(graph, level), dtype=dtype)
     assert isinstance(search, ActivationSplit)
@@ -158,7 +159,7 @@ def _narrowed(name: str, seed: int, level: float, dtype: torch.dtype) -> tuple[F
     assert bool(narrowing.due(batch).all())
     after, empty = narrowing.narrowed(batch, None)
     assert not bool(narrowing.due(after).any()) and bool((margins(after, torch.ones(1)) == 0).all())
-    return search.frame, batch, after, bool(empty)
+    return search.exact, batch, after, bool(empty)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -170,7 +171,7 @@ def test_narrowed_boxes_hold_all_counterexamples(name: str, seed: int, dtype: to
     frame, before, after, empty = _narrowed(name, seed, least + 0.1, dtype)
     assert not empty
     x = torch.cat([point.unsqueeze(0), box.sample(400, torch.Generator().manual_seed(seed)).flatten(0, 1)])
-    values = evaluate_all(place(graph), x)
+    values = evaluate_all(frame.problem.graph, x)
     unsafe = values[graph.output].flatten(1)[:, 0] <= least + 0.1
     for piece in frame.pieces:
         inner = values[piece.source].flatten(1)[unsafe][:, piece.index]

@@ -72,7 +72,7 @@ class ActivationSplit:
     def _begin(self) -> None:
         """The roots over the boxes that are known, in place of all that is open."""
         remaining = Remaining.of(self._problems[1].graph, self._boxes)
-        problem, exact = self._problems = tuple(map(remaining.problem, self._problems))
+        problem, exact = self._problems = (remaining.problem(self._problems[0]), remaining.problem(self._problems[1]))
         self._boxes, self._dual = remaining.boxes(self._boxes), remaining.weights(self._dual)
         like = problem.rows.objective.C
         frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device))
@@ -95,8 +95,8 @@ class ActivationSplit:
             late = until is not None and monotonic() >= until
             if not late and not self.ledger.stuck and self.ledger.remaining() > FAR * int(self._open.sum()):
                 self._refine(self.options.root, until)
-            if self.options.narrowing is not None:
-                self._narrowing = Narrowing.of(self.frame, self.exact, self.options.narrowing)
+        if self.options.narrowing is not None:
+            self._narrowing = Narrowing.of(self.frame, self.exact, self.options.narrowing)
         self._work(until)
 
     def _work(self, until: float | None) -> None:
@@ -127,13 +127,11 @@ class ActivationSplit:
 
     def _narrowed(self, batch: Batch, until: float | None) -> Batch:
         """The subproblems, where splits alone do not close them over tighter boxes; what this closes is left out."""
-        due = torch.zeros_like(batch["depth"], dtype=torch.bool)
-        if self._narrowing is not None:
-            due = self._narrowing.due(batch)
-        if not bool(due.any()):
+        narrowing = self._narrowing
+        if narrowing is None or not bool((due := narrowing.due(batch)).any()):
             return batch
         rest = select(batch, (~due).nonzero()[:, 0])
-        batch, empty = self._narrowing.narrowed(select(batch, due.nonzero()[:, 0]), until)
+        batch, empty = narrowing.narrowed(select(batch, due.nonzero()[:, 0]), until)
         self.ledger.close(torch.zeros_like(batch["bound"]).masked_fill(~empty, torch.inf), batch["owner"])
         self.ledger.count(closed=int(empty.sum()))
         batch = select(batch, (~empty).nonzero()[:, 0])
