@@ -116,6 +116,7 @@ def variants() -> dict[str, VerifyOptions]:
         "no alpha-CROWN before the search": without("alpha-fixed", "alpha-crown"),
         "k-ReLU before the search": replace(every, rungs=(*rungs[:first], "k-relu", *rungs[first:])),
         "no refined boxes at the root": searching(root=None),
+        "no narrowing of subproblems": searching(narrowing=None),
         "branching by scores only": searching(branching="scored"),
         "branching by the widest interval": searching(branching="widest"),
         "no warm starts": searching(warm=False),

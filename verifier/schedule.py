@@ -128,7 +128,7 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
 def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) -> SearchOptions:
     """Options of a search with what pays on a network.
 
-    Boxes of the root are refined where all layers are dense. Convolutions over few inputs have so many neurons that
+    Boxes are tightened where all layers are dense. Convolutions over few inputs have so many neurons that
     only affine forms bound them in time: then the input alone is split.
 
     Args:
@@ -136,7 +136,7 @@ def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) ->
     """
     if not convolutional(graph):
         return options
-    options = replace(options, root=None)
+    options = replace(options, root=None, narrowing=None)
     return replace(options, forms=True, splitting="input") if few_inputs and options.splitting == "auto" else options
 
 

@@ -17,30 +17,34 @@ from verifier.bounding.dual import DualPoint
 from verifier.operators import evaluate, place
 from verifier.search.activation_split import ActivationSplit
 from verifier.search.leaves import Leaves
+from verifier.search.result import NarrowingOptions, RootOptions, SearchOptions
 from verifier.search.subproblem import Batch
 
 #: far more than these problems need, so that only an endless search meets it
 ENOUGH = 30.0
 
 
+@pytest.mark.parametrize("narrowing", [None, NarrowingOptions(levels=1)])
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", PIECEWISE)
-def test_activation_splitting_is_complete(name: str, seed: int):
+def test_activation_splitting_is_complete(name: str, seed: int, narrowing: NarrowingOptions | None):
     """Proved just below the integer program's minimum, refuted just above it, and nothing is given up."""
     graph, box = network(name, seed)
     level = least_first_output(graph, box)
-    search = start("activation", graph, box, first_output_below(graph, level - 1e-7))
+    options = SearchOptions(root=RootOptions(after=0.0, rounds=1) if narrowing else None, narrowing=narrowing)
+    search = start("activation", graph, box, first_output_below(graph, level - 1e-7), options)
     assert isinstance(search, ActivationSplit)
     search.run(monotonic() + ENOUGH)
     assert bool(search.ledger.result().proved[0])
-    assert 0 < float(search.ledger.result().margins[0]) <= 1e-7 + 1e-9
+    margin = float(search.ledger.result().margins[0])
+    assert margin <= 1e-7 + 1e-9 and margin >= 0 and (narrowing or margin > 0)
     tried: list[torch.Tensor] = []
 
     def confirm(number: int, point: torch.Tensor) -> bool:
         tried.append(point)
         return True
 
-    search = start("activation", graph, box, first_output_below(graph, level + 1e-7), replay=confirm)
+    search = start("activation", graph, box, first_output_below(graph, level + 1e-7), options, confirm)
     search.run(monotonic() + ENOUGH)
     assert not isinstance(search, ActivationSplit) or search.ledger.falsified
     assert float(evaluate(place(graph), tried[0].unsqueeze(0)).flatten()[0]) <= level + 1e-7

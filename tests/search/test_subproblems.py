@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from tests.laws.networks import NETWORKS, case
 from tests.search.cases import first_output_below, network, one_step, sampled_least, start
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.dual import DualPoint, Objective, Split, lower_bound
+from verifier.bounding.dual import DualPoint, Objective, Relaxation, Split, lower_bound
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
 from verifier.operators import evaluate_all
+from verifier.search.activation_split import ActivationSplit
 from verifier.search.boxes import sources
 from verifier.search.branching import Splits, halves, split_points
 from verifier.search.contract import Planes, contract
+from verifier.search.narrowing import Narrowing
+from verifier.search.result import NarrowingOptions
+from verifier.search.subproblem import Batch, Frame, margins
 
 ROUNDING = 1e-9
 
@@ -115,17 +119,70 @@ def test_input_splitting_keeps_unsafe_points(seed: int):
         store.push(boxes)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_refreshed_intervals_hold_what_the_region_maps_into_them(seed: int):
-    graph, box = network("mlp", seed, radius=0.5)
-    level, _ = sampled_least(graph, box, seed)
-    frame = start("activation", graph, box, first_output_below(graph, level)).frame  # type: ignore[union-attr]
-    batch = frame.roots(DualPoint())
-    empty = frame.refresh(batch, IntermediateOptions())
-    assert not bool(empty.any())
-    x = box.sample(200, torch.Generator().manual_seed(seed)).flatten(0, 1)
+@settings(max_examples=40)
+@given(name=st.sampled_from(sorted(NETWORKS)), seed=st.integers(0, 2**32), climb=st.booleans(), where=st.integers(0, 9))
+def test_splits_of_later_layers_hold_for_earlier_values(name: str, seed: int, climb: bool, where: int):
+    """The objective is on any node, and the output and all pre-activations are split, before it and after it."""
+    one = case(name, "box", seed, batch=1)
+    graph, generator = one.graph, one.generator
+    relaxation = relax_network(graph, one.region, by_dual(graph, one.region, IntermediateOptions()))
+    x = one.region.sample(256, generator).flatten(0, 1)
+    values = evaluate_all(graph, x)
+    splits, multipliers, meets = {}, {}, torch.ones(len(x), dtype=torch.bool)
+    for source in {*sources(graph), graph.output}:
+        sign = torch.randint(-1, 2, values[source][:1].shape, generator=generator).double()
+        splits[source] = Split(sign, values[source][:1])
+        multipliers[source] = torch.rand(1, 3, *sign.shape[1:], generator=generator, dtype=torch.float64)
+        meets &= (sign * (values[source] - values[source][:1]) >= 0).reshape(len(x), -1).all(1)
+    node = graph.nodes[where % len(graph.nodes)].name
+    C = torch.randn(1, 3, *graph.shapes[node], generator=generator, dtype=torch.float64)
+    confined = Relaxation(relaxation.boxes, relaxation.envelopes, splits=splits)
+    objective, dual = Objective(node, C), DualPoint(multipliers=multipliers)
+    bound = lower_bound(graph, one.region, confined, objective, dual)
+    if climb:
+        higher, dual = ascend(graph, one.region, confined, objective, AscentOptions(iterations=6), start=dual)
+        assert bool((higher >= bound - ROUNDING).all())
+        bound = higher
+    least = (C.reshape(3, -1) @ values[node].reshape(len(x), -1).T)[:, meets].amin(1)
+    assert bool((bound[0] <= least + ROUNDING).all())
+
+
+def _narrowed(name: str, seed: int, level: float, dtype: torch.dtype) -> tuple[Frame, Batch, Batch, bool]:
+    """The root of a search for a first output below a level, before and after narrowing, and whether it is empty; with
+    the frame in float64."""
+    graph, box = network(name, seed, radius=0.5)
+    search = start("activation", graph, box, first_output_below(graph, level), dtype=dtype)
+    assert isinstance(search, ActivationSplit)
+    narrowing = Narrowing.of(search.frame, search.exact, NarrowingOptions())
+    assert narrowing is not None
+    batch = search.frame.roots(DualPoint())
+    assert bool(narrowing.due(batch).all())
+    after, empty = narrowing.narrowed(batch, None)
+    assert not bool(narrowing.due(after).any()) and bool((margins(after, torch.ones(1)) == 0).all())
+    return search.exact, batch, after, bool(empty)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["mlp", "leaky", "sigmoid", "clip"])
+@pytest.mark.parametrize("seed", range(3))
+def test_narrowed_boxes_hold_all_counterexamples(name: str, seed: int, dtype: torch.dtype):
+    graph, box = network(name, seed, radius=0.5)
+    least, point = sampled_least(graph, box, seed)
+    frame, before, after, empty = _narrowed(name, seed, least + 0.1, dtype)
+    assert not empty
+    x = torch.cat([point.unsqueeze(0), box.sample(400, torch.Generator().manual_seed(seed)).flatten(0, 1)])
     values = evaluate_all(frame.problem.graph, x)
+    unsafe = values[graph.output].flatten(1)[:, 0] <= least + 0.1
     for piece in frame.pieces:
-        inner = values[piece.source].flatten(1)[:, piece.index]
-        assert bool((inner >= batch["low"][:, piece.columns] - ROUNDING).all())
-        assert bool((inner <= batch["high"][:, piece.columns] + ROUNDING).all())
+        inner = values[piece.source].flatten(1)[unsafe][:, piece.index]
+        assert bool((inner >= after["low"][:, piece.columns] - ROUNDING).all())
+        assert bool((inner <= after["high"][:, piece.columns] + ROUNDING).all())
+    assert bool((after["low"] >= before["low"]).all()) and bool((after["high"] <= before["high"]).all())
+    assert bool((after["high"] - after["low"] < before["high"] - before["low"]).any())
+
+
+def test_a_subproblem_without_counterexamples_is_narrowed_until_it_is_closed():
+    """Far below the least output nothing is left of the boxes."""
+    graph, box = network("mlp", 1, radius=0.5)
+    least, _ = sampled_least(graph, box, 1)
+    assert _narrowed("mlp", 1, least - 50.0, torch.float64)[3]

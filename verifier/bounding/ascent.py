@@ -179,7 +179,7 @@ def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: b
     One set a row, or one for all rows; where the start has none, CROWN's own weights and multipliers of zero.
     """
     rows = 1 if shared else objective.C.shape[1]
-    below = ancestors(graph, objective.node)
+    below = ancestors(graph, objective.node).union(*(ancestors(graph, name) for name in relaxation.splits))
 
     def spread(given: Tensor | None, default: Tensor | None) -> Tensor | None:
         if given is not None:

@@ -170,6 +170,8 @@ def lower_bound(
         dual: the dual point; None is CROWN's.
     """
     chain = first_layer(graph) if isinstance(region, Box) and not _trained(graph, region) else ()
+    if objective.node in {name for node in chain for name in node.inputs}:
+        chain = ()  # the objective is on this side of the layer, and splits may put coefficients on the other one
     stop = chain[-1].name if chain else None
     bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, None, relaxation.cuts, stop)
     total = bound.constant
@@ -186,15 +188,18 @@ def lower_bound(
 def _movable(graph: Graph, relaxation: Relaxation, name: str) -> Tensor | None:
     """Entries (B, *X) of a node whose coefficients can be other than zero at some dual point; None for all of them.
 
-    Neurons of which every line is horizontal, inactive ReLUs above all, pass none on; splits and cuts add some.
+    Neurons of which every line is horizontal, inactive ReLUs above all, pass none on; splits add some, and cuts may.
     """
     consumers = [node for node in graph.nodes if name in node.inputs]
-    if not all(node.name in relaxation.envelopes for node in consumers) or name in relaxation.splits:
+    if not all(node.name in relaxation.envelopes for node in consumers):
         return None
     if any(node.name in relaxation.cuts for node in consumers):
         return None
     level = [side.level for node in consumers for side in vars(relaxation.envelopes[node.name]).values()]
-    return ~torch.stack(torch.broadcast_tensors(*level)).all(0) if level else None
+    if not level:
+        return None
+    movable = ~torch.stack(torch.broadcast_tensors(*level)).all(0)
+    return movable | (relaxation.splits[name].sign != 0) if name in relaxation.splits else movable
 
 
 def _trained(graph: Graph, box: Box) -> bool:
@@ -233,7 +238,9 @@ def linear_bound(
     for node in reversed(graph.nodes):
         A = pending.pop(node.name, None)
         if A is None:
-            continue
+            if node.name not in dual.multipliers:
+                continue
+            A = objective.C.new_zeros(*objective.C.shape[:2], *graph.shapes[node.name])
         if node.name in dual.multipliers:
             A, constant = _apply_split(A, splits[node.name], dual.multipliers[node.name])
             constants += [] if constant is None else [constant]

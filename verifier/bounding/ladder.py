@@ -236,17 +236,12 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     """
     dtype = problem.rows.objective.C.dtype
 
-    def cast(dual: DualPoint) -> DualPoint:
-        weights = {n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()}
-        multipliers, on_cuts = (
-            {n: m.to(dtype) for n, m in some.items()} for some in (dual.multipliers, dual.cut_multipliers)
-        )
-        return DualPoint(weights, multipliers, on_cuts)
-
     def cast_any(dual: AnyPoint) -> AnyPoint:
         if isinstance(dual, CasePoint):
-            return CasePoint(dual.splits, cast(dual.point), {n: m.to(dtype) for n, m in dual.pushed.items()})
-        return WindowPoint(cast(dual.point)) if isinstance(dual, WindowPoint) else cast(dual)
+            return CasePoint(
+                dual.splits, cast_point(dual.point, dtype), {n: m.to(dtype) for n, m in dual.pushed.items()}
+            )
+        return WindowPoint(cast_point(dual.point, dtype)) if isinstance(dual, WindowPoint) else cast_point(dual, dtype)
 
     steps = {
         name: tuple((rows, cast_any(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
@@ -254,11 +249,20 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     graph, region = problem.graph, problem.region
     join = join_again(graph, region, evidence.relaxation.cuts)
     relaxation = relax_network(graph, region, by_steps(graph, region, steps), join)
-    dual = cast(evidence.dual)
+    dual = cast_point(evidence.dual, dtype)
     lower = None
     if evidence.relaxation.envelopes:
         lower = lower_bound(problem.graph, problem.region, relaxation, problem.rows.objective, dual)
     return with_intervals(problem, relaxation, lower, dual)
+
+
+def cast_point(dual: DualPoint, dtype: torch.dtype) -> DualPoint:
+    """A dual point in another precision."""
+    weights = {n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()}
+    multipliers, on_cuts = (
+        {n: m.to(dtype) for n, m in some.items()} for some in (dual.multipliers, dual.cut_multipliers)
+    )
+    return DualPoint(weights, multipliers, on_cuts)
 
 
 def _to(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:

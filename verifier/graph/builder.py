@@ -91,19 +91,21 @@ class Builder:
         owned = {name: np.require(value, requirements=["C", "W"]) for name, value in (constants or {}).items()}
         if not all(np.isfinite(value).all() for value in owned.values()):
             raise Invalid("its constants lead to NaN or infinite values", "mend the weights")
-        node = Node(self._fresh(op), op, tuple(x.name for x in inputs), attributes or {}, owned, self._source)
+        node = Node(
+            self.unused(f"{self._stem}/{op}"), op, tuple(x.name for x in inputs), attributes or {}, owned, self._source
+        )
         shape = shape_of(node, [x.shape for x in inputs])
         require_size(shape, "its output")
         self.nodes.append(node)
         self.shapes[node.name] = shape
         return Activation(node.name, shape)
 
-    def _fresh(self, op: str) -> str:
-        stem = name = f"{self._stem}/{op}"
-        number = 1
+    def unused(self, wish: str) -> str:
+        """A name that no tensor has, the wish where it is free."""
+        name, number = wish, 1
         while name in self._taken:
             number += 1
-            name = f"{stem}_{number}"
+            name = f"{wish}_{number}"
         self._taken.add(name)
         return name
 

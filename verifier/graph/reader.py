@@ -17,6 +17,7 @@ from verifier.graph.faults import MAX_ELEMENTS, Invalid, Unsupported, require_si
 from verifier.graph.folding import constant, fold, infer_shapes
 from verifier.graph.importers.table import IMPORTERS
 from verifier.graph.ir import Graph
+from verifier.graph.mirrored import merge_mirrored
 from verifier.graph.model_file import Model, read_model
 from verifier.graph.order import ordered
 from verifier.graph.rewrites import rebuild, simplify
@@ -52,7 +53,8 @@ def load(path: str | Path) -> Graph:
     """Read a network from an ``.onnx`` or ``.onnx.gz`` file.
 
     Dynamic dimensions become 1, constants are folded, nodes that the output does not need are dropped, and scales and
-    layers that follow each other are merged. Nodes that remain carry the names of their tensors in the file.
+    layers that follow each other are merged, and so are ReLUs of opposite inputs. Nodes that remain carry the names of
+    their tensors in the file.
 
     Raises:
         InputError: the file cannot be used. Unsupported nodes are named all at once.
@@ -69,7 +71,8 @@ def load(path: str | Path) -> Graph:
         raise InputError(where, f"its output '{reading.output}' does not depend on its input", "export it again")
     build, source = reading.build, reading.input
     whole = Graph(tuple(build.nodes), source, result.name, build.shapes, model.file)
-    return simplify(rebuild(whole, whole.nodes, result.name))
+    smaller = simplify(rebuild(whole, whole.nodes, result.name))
+    return simplify(merge_mirrored(smaller, build.unused))
 
 
 def coverage(path: str | Path) -> list[CoverageRow]:

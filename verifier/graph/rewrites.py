@@ -172,13 +172,13 @@ def simplify(graph: Graph) -> Graph:
         graph = smaller
 
 
-def _view(graph: Graph) -> View:
+def view_of(graph: Graph) -> View:
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     return View({node.name: node for node in graph.nodes}, graph.shapes, readers)
 
 
 def _apply_rules(graph: Graph) -> Graph:
-    view = _view(graph)
+    view = view_of(graph)
     nodes = dict(view.nodes)
     view = replace(view, nodes=nodes)
     changed = False
@@ -201,7 +201,7 @@ def _finite(node: Node) -> bool:
 
 def _drop_idle(graph: Graph) -> Graph:
     """Readers of a node that does nothing read its input instead. As the output it gives its name to that input."""
-    view = _view(graph)
+    view = view_of(graph)
     instead: dict[str, str] = {}
     nodes: list[Node] = []
     for node in graph.nodes:

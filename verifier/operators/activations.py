@@ -43,7 +43,9 @@ def _relu_envelope(node: Node, box: Box) -> Envelope:
 
 
 def _relu_splits(node: Node, box: Box) -> Tensor:
-    return (box.lower < 0) & (box.upper > 0)
+    slope = node.constants["slope"]
+    unstable = (box.lower < 0) & (box.upper > 0)
+    return unstable if _plain(slope) else unstable & (slope != 1)
 
 
 def _clip(node: Node, x: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from verifier.bounding.ladder import Bounds, Problem, allowance, reevaluate
 from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
 from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
+from verifier.search.inactive import Remaining
 from verifier.search.ledger import Ledger
+from verifier.search.narrowing import Narrowing
 from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
 from verifier.search.root import refine
-from verifier.search.subproblem import Batch, Frame, View, in_precision, select
+from verifier.search.subproblem import Batch, Frame, View, in_precision, joined, margins, select
 from verifier.specs.box import flat_rows
-from verifier.specs.rounding import narrow
 
 if TYPE_CHECKING:
     from verifier.search.leaves import Leaves
@@ -70,7 +71,9 @@ class ActivationSplit:
 
     def _begin(self) -> None:
         """The roots over the boxes that are known, in place of all that is open."""
-        problem, exact = self._problems
+        remaining = Remaining.of(self._problems[1].graph, self._boxes)
+        problem, exact = self._problems = (remaining.problem(self._problems[0]), remaining.problem(self._problems[1]))
+        self._boxes, self._dual = remaining.boxes(self._boxes), remaining.weights(self._dual)
         like = problem.rows.objective.C
         frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device))
         in_float64, roots = frame.in_precision(exact), frame.roots(self._dual)
@@ -78,6 +81,7 @@ class ActivationSplit:
         # only now: where memory ended before, what is open still belongs to the frame that it was made for
         self.frame, self.exact = frame, in_float64
         self._leaves: Leaves | None = None
+        self._narrowing: Narrowing | None = None
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
@@ -91,6 +95,8 @@ class ActivationSplit:
             late = until is not None and monotonic() >= until
             if not late and not self.ledger.stuck and self.ledger.remaining() > FAR * int(self._open.sum()):
                 self._refine(self.options.root, until)
+        if self.options.narrowing is not None:
+            self._narrowing = Narrowing.of(self.frame, self.exact, self.options.narrowing)
         self._work(until)
 
     def _work(self, until: float | None) -> None:
@@ -111,12 +117,25 @@ class ActivationSplit:
 
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
         """Split subproblems and bound both halves of each; returns what stays open."""
+        parents = self._narrowed(parents, until)
         stuck = split_points(self.frame, parents).isnan().all(1)
         left = [self._finish(select(parents, stuck.nonzero()[:, 0]), until)] if bool(stuck.any()) else []
         children = self._branch(select(parents, (~stuck).nonzero()[:, 0]))
         if len(children["bound"]) and not self.ledger.falsified:
             left.append(self._bound(children, until))
         return left
+
+    def _narrowed(self, batch: Batch, until: float | None) -> Batch:
+        """The subproblems, where splits alone do not close them over tighter boxes; what this closes is left out."""
+        narrowing = self._narrowing
+        if narrowing is None or not bool((due := narrowing.due(batch)).any()):
+            return batch
+        rest = select(batch, (~due).nonzero()[:, 0])
+        batch, empty = narrowing.narrowed(select(batch, due.nonzero()[:, 0]), until)
+        self.ledger.close(torch.zeros_like(batch["bound"]).masked_fill(~empty, torch.inf), batch["owner"])
+        self.ledger.count(closed=int(empty.sum()))
+        batch = select(batch, (~empty).nonzero()[:, 0])
+        return joined([rest, self._bound(batch, until)]) if len(batch["bound"]) else rest
 
     @torch.no_grad()
     def _branch(self, parents: Batch) -> Batch:
@@ -170,8 +189,6 @@ class ActivationSplit:
     def _bound(self, batch: Batch, until: float | None) -> Batch:
         """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""
         self.ledger.count(bounded=len(batch["bound"]))
-        if self.options.refresh:
-            batch = self._refresh(batch)
         for number, stage in enumerate(self.options.stages):
             view = self.frame.view(batch)
             graph = self.frame.problem.graph
@@ -183,19 +200,6 @@ class ActivationSplit:
         return batch
 
     @torch.no_grad()
-    def _refresh(self, batch: Batch) -> Batch:
-        """Tighter pre-activations where the last split may have moved them; empty subproblems are closed."""
-        dtype = batch["bound"].dtype
-        wide = in_precision(batch, torch.float64)
-        empty = self.exact.refresh(wide, self.options.intermediate)
-        low, high = (
-            narrow(wide["low"], dtype, empty.device, -torch.inf),
-            narrow(wide["high"], dtype, empty.device, torch.inf),
-        )
-        self.ledger.count(closed=int(empty.sum()))
-        return select({**batch, "low": low, "high": high}, (~empty).nonzero()[:, 0])
-
-    @torch.no_grad()
     def _settle(self, batch: Batch, bounds: Tensor, dual: DualPoint) -> Batch:
         """Take over bounds (N,) and their dual points, close what they prove, and return the rest."""
         self.frame.absorb(batch, dual)
@@ -204,7 +208,7 @@ class ActivationSplit:
         closed = torch.zeros_like(bounds, dtype=torch.bool)
         if len(hopeful):
             closed[hopeful] = self._proved(select(batch, hopeful))
-        self.ledger.close(batch["bound"].masked_fill(~closed, torch.inf), batch["owner"])
+        self.ledger.close(margins(batch, batch["bound"]).masked_fill(~closed, torch.inf), batch["owner"])
         self.ledger.count(closed=int(closed.sum()))
         return select(batch, (~closed).nonzero()[:, 0])
 

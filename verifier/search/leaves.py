@@ -19,7 +19,7 @@ from verifier.bounding.lp.size import MOST_BYTES, estimate
 from verifier.bounding.lp.splits import SplitModel, SplitSolver
 from verifier.search.ledger import Ledger
 from verifier.search.programs import Programs
-from verifier.search.subproblem import Batch, Frame, in_precision, select
+from verifier.search.subproblem import Batch, Frame, in_precision, margins, select
 
 
 class Leaves:
@@ -51,7 +51,7 @@ class Leaves:
         """Close one, find a counterexample in it, or give it up; False where the time ended."""
         found = None
         if self._programs is not None:
-            wide = in_precision(leaf, torch.float64)
+            wide = _with_decisions(self._programs.frame, in_precision(leaf, torch.float64))
             view = self._programs.frame.view(wide)
             found = self._programs.ask(wide, view, until)
             if found is None and until is not None and monotonic() >= until:
@@ -59,7 +59,7 @@ class Leaves:
             if found is not None:
                 bound, proved, _ = self._programs.prove(view, found)
                 if bool(proved):
-                    self._ledger.close(bound.to(leaf["bound"].dtype), leaf["owner"])
+                    self._ledger.close(margins(leaf, bound.to(leaf["bound"].dtype)), leaf["owner"])
                     self._ledger.count(closed=1)
                     return True
                 if not isinstance(found, Empty):
@@ -68,3 +68,19 @@ class Leaves:
         if not self._ledger.falsified:
             self._ledger.give_up(leaf["owner"])
         return True
+
+
+def _with_decisions(frame: Frame, leaf: Batch) -> Batch:
+    """A subproblem in which ReLUs that narrowing decided are split: no point beyond can be a counterexample.
+
+    A program takes the limits of inputs from splits alone, and without them its optimum can lie where the network is
+    another one.
+    """
+    sign = leaf["sign"].clone()
+    for piece in frame.pieces:
+        if piece.activations[0].op == "relu":
+            some = sign[:, piece.columns]
+            free = some == 0
+            some[free & (leaf["low"][:, piece.columns] >= 0)] = 1
+            some[free & (leaf["high"][:, piece.columns] <= 0)] = -1
+    return {**leaf, "sign": sign}

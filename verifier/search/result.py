@@ -56,6 +56,24 @@ class RootOptions:
 
 
 @dataclass(frozen=True)
+class NarrowingOptions:
+    """How the boxes of subproblems are tightened (see `verifier.search.narrowing`).
+
+    Args:
+        levels: of splits between two narrowings; None for as many as the logarithm of the open entries, which are the
+            rows that a narrowing takes.
+        ascent: for every end.
+        chunk_bytes: memory that the coefficients of a chunk of subproblems take in the widest layer.
+    """
+
+    levels: int | None = None
+    ascent: AscentOptions = field(
+        default_factory=lambda: AscentOptions(iterations=5, step=0.3, decay=0.7, multiplier_step=0.2)
+    )
+    chunk_bytes: int = 2 << 20
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """How to search.
 
@@ -69,12 +87,12 @@ class SearchOptions:
             (``filtered``), the best one by its score (``scored``), or the one of the widest interval (``widest``).
         warm: whether a subproblem's line weights and multipliers begin where its parent's ended.
         branches: splits of a subproblem that are judged by the bounds of their children.
-        refresh: whether pre-activations are bounded anew in every subproblem.
         stages: ascents on each subproblem; those that are closed take no part in the next stage.
         subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
         forms: whether boxes of inputs push affine forms forward besides intervals.
         root: how the boxes of the root are tightened before activations are split; None for not at all.
+        narrowing: how the boxes of subproblems are tightened that stay open for long; None for not at all.
     """
 
     memory: int = 4 << 30
@@ -85,7 +103,6 @@ class SearchOptions:
     branching: Literal["filtered", "scored", "widest"] = "filtered"
     warm: bool = True
     branches: int = 6
-    refresh: bool = False
     stages: tuple[AscentOptions, ...] = (
         AscentOptions(iterations=5, step=0.05, decay=0.95, multiplier_step=0.05),
         AscentOptions(iterations=15, step=0.05, decay=0.95, multiplier_step=0.05),
@@ -94,6 +111,7 @@ class SearchOptions:
     candidates: int = 2
     forms: bool = False
     root: RootOptions | None = field(default_factory=RootOptions)
+    narrowing: NarrowingOptions | None = field(default_factory=NarrowingOptions)
 
 
 @dataclass(frozen=True)

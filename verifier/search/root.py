@@ -7,7 +7,7 @@ the bound of its worst leaf, so the worse half of its leaves is split in every r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -24,7 +24,7 @@ from verifier.operators.table import OPERATORS
 from verifier.search.boxes import in_working, intersect, slack
 from verifier.search.branching import at_kinks, halves, scores, split_points, splits
 from verifier.search.result import RootOptions
-from verifier.search.subproblem import Batch, Frame, Piece, in_precision, pieces, select
+from verifier.search.subproblem import Batch, Frame, Piece, in_precision, joined, parts_of, pieces, select
 from verifier.specs.box import flat
 from verifier.specs.region import Box
 from verifier.workers import Workers
@@ -113,9 +113,9 @@ class Trees:
             def grown(part: Batch) -> Batch:
                 return part if monotonic() >= late else self._bounded(_split(self.frame, part), size, options, until)
 
-            parts = list(_parts(select(leaves, worst.nonzero()[:, 0]), size))
+            parts = list(parts_of(select(leaves, worst.nonzero()[:, 0]), size))
             rest = select(leaves, (~worst).nonzero()[:, 0])
-            leaves = _joined([rest, *self._workers.map(grown, parts)])
+            leaves = joined([rest, *self._workers.map(grown, parts)])
         return self._proved(leaves, size, until)
 
     @property
@@ -136,7 +136,7 @@ class Trees:
                 part["bound"] = torch.maximum(part["bound"], rows.amax(1))
             return part
 
-        return _joined(self._workers.map(climbed, list(_parts(batch, size))))
+        return joined(self._workers.map(climbed, list(parts_of(batch, size))))
 
     def _worst(self, leaves: Batch) -> Tensor:
         """(N,) the worse half of the leaves of every tree that is worth its time."""
@@ -152,7 +152,7 @@ class Trees:
         """The box that the leaves' dual points prove in float64, beyond its rounding errors; the old one where the
         time does not suffice for that."""
         graph, bounds = self.exact.problem.graph, []
-        for part in _parts(leaves, size):
+        for part in parts_of(leaves, size):
             if monotonic() >= until:
                 return self.box
             view = self.exact.view(in_precision(part, torch.float64))
@@ -207,12 +207,3 @@ def _split(frame: Frame, parents: Batch) -> Batch:
     at = splits(frame, view, watch, parents)
     cost = scores(frame, view, watch, parents, at_kinks(frame, at.points))
     return halves(parents, cost.masked_fill(at.points.isnan(), -torch.inf).argmax(1), at)
-
-
-def _parts(batch: Batch, size: int) -> Iterator[Batch]:
-    for numbers in torch.arange(len(batch["bound"]), device=batch["bound"].device).split(size):
-        yield select(batch, numbers)
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -7,19 +7,16 @@ Axes: N subproblems, S rows, K open entries of all pre-activations together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import ancestors
-from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, Split, linear_bound, lower_bound
-from verifier.bounding.intermediate import IntermediateOptions, rows_per_chunk, unit_rows, wanted_rows
+from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, Split, linear_bound
 from verifier.bounding.ladder import Problem
 from verifier.graph.ir import Node
 from verifier.operators.table import OPERATORS
-from verifier.relaxations.envelope import Envelope
 from verifier.search.boxes import sources
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
@@ -28,15 +25,34 @@ from verifier.specs.region import Box, Region
 #: above the rounding errors of float64
 EMPTY_BEYOND = 1e-6
 
+#: depth of a narrowing that was not
+NEVER = -(1 << 20)
+
 #: a subproblem's fields: ends ``low`` and ``high`` of the open pre-activations, ``sign`` and ``point`` of their last
 #: split (N, K); ``multiplier``, and weights ``weight_low`` and ``weight_high`` of the lines (N, S, K); ``bound``,
-#: ``depth``, property ``owner`` and polytope ``target`` (N,)
+#: ``depth``, that at which it was ``narrowed`` last, property ``owner`` and polytope ``target`` (N,)
 Batch = dict[str, Tensor]
 
 
 def select(batch: Batch, index: Tensor) -> Batch:
     """The subproblems at int64 indices."""
     return {name: value[index] for name, value in batch.items()}
+
+
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """Batches of at most so many subproblems."""
+    for numbers in torch.arange(len(batch["bound"]), device=batch["bound"].device).split(size):
+        yield select(batch, numbers)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def margins(batch: Batch, bounds: Tensor) -> Tensor:
+    """What bounds (N,) of subproblems say of margins. Narrowed boxes assume that there is a counterexample, so a
+    positive bound over them says that there is none, and no more."""
+    return torch.where(batch["narrowed"] > NEVER, bounds.clamp(max=0), bounds)
 
 
 def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
@@ -137,6 +153,7 @@ class Frame:
             "weight_high": weights[1],
             "bound": like.new_full((count,), -torch.inf),
             "depth": torch.zeros(count, dtype=torch.int32, device=like.device),
+            "narrowed": torch.full((count,), NEVER, dtype=torch.int32, device=like.device),
             "owner": owner,
             "target": target,
         }
@@ -168,7 +185,7 @@ class Frame:
         objective = Objective(all_rows.node, all_rows.C[each, rows], all_rows.offset[each, rows])
         envelopes, splits, weights, multipliers = {}, {}, {}, {}
         for piece in self.pieces:
-            box, shape = self._box(piece, batch), self.problem.graph.shapes[piece.source]
+            box, shape = self.box(piece, batch), self.problem.graph.shapes[piece.source]
             for node in piece.activations:
                 envelope = OPERATORS[node.op].envelope(node, box)  # type: ignore[misc]
                 envelopes[node.name] = envelope
@@ -188,51 +205,6 @@ class Frame:
         relaxation = Relaxation(boxes, envelopes, splits=splits)
         return View(region, relaxation, objective, DualPoint(weights, multipliers))
 
-    def refresh(self, batch: Batch, options: IntermediateOptions) -> Tensor:
-        """Bound the open pre-activations anew under what the splits say of earlier ones, in place.
-
-        Returns:
-            (N,) which subproblems are empty: a new end crosses an old one by more than rounding can explain, so no
-            point of the region meets the splits.
-        """
-        graph, empty = (
-            self.problem.graph,
-            torch.zeros(len(batch["bound"]), dtype=torch.bool, device=batch["low"].device),
-        )
-        region = self.problem.region
-        region = region if region.batch == 1 else region.select(batch["owner"])
-        envelopes: dict[str, Envelope] = {}
-        for piece in self.pieces:
-            if envelopes and not envelopes.keys().isdisjoint(ancestors(graph, piece.source)):
-                empty |= self._tighten(piece, batch, region, Relaxation({}, envelopes), options)
-            for node in piece.activations:
-                envelopes[node.name] = OPERATORS[node.op].envelope(node, self._box(piece, batch))  # type: ignore[misc]
-        return empty
-
-    def _tighten(
-        self, piece: Piece, batch: Batch, region: Region, relaxation: Relaxation, options: IntermediateOptions
-    ) -> Tensor:
-        """Cut down the open entries of one pre-activation by the dual function; (N,) which subproblems are empty."""
-        graph, box = self.problem.graph, self._box(piece, batch)
-        masks = [OPERATORS[node.op].splits(node, box) for node in piece.activations]  # type: ignore[misc]
-        rows = wanted_rows(torch.stack(masks).any(0))
-        lower, upper = flat(box.lower), flat(box.upper)
-        low, high = lower.clone(), upper.clone()
-        for part in rows.split(rows_per_chunk(graph, piece.source, box, options.chunk_bytes), dim=1):
-            if part.numel():
-                objective = unit_rows(graph, piece.source, part, lower.dtype)
-                bound = lower_bound(graph, region, relaxation, objective)
-                below, above = bound.nan_to_num(-torch.inf, -torch.inf, -torch.inf).chunk(2, dim=1)  # none on overflow
-                low.scatter_(1, part, torch.maximum(below, low.gather(1, part)))
-                high.scatter_(1, part, torch.minimum(-above, high.gather(1, part)))
-        root = self.boxes[piece.source]
-        size = flat(torch.maximum(root.lower.abs(), root.upper.abs()))
-        size = size if len(size) == 1 else size[batch["owner"]]
-        empty = (low - high > EMPTY_BEYOND * size).any(1)
-        batch["low"][:, piece.columns] = torch.minimum(low, high)[:, piece.index]
-        batch["high"][:, piece.columns] = torch.maximum(low, high)[:, piece.index]
-        return empty
-
     def absorb(self, batch: Batch, dual: DualPoint) -> None:
         """Write a dual point back into the fields of its subproblems."""
         for piece in self.pieces:
@@ -249,7 +221,7 @@ class Frame:
         Returns:
             The values, and for each pre-activation where it had to be moved, bool (N, *X).
         """
-        boxes = {piece.source: self._box(piece, batch) for piece in self.pieces}
+        boxes = {piece.source: self.box(piece, batch) for piece in self.pieces}
         values: dict[str, Tensor] = {}
         moved: dict[str, Tensor] = {}
         for node in self.problem.graph.nodes:
@@ -272,7 +244,8 @@ class Frame:
     def _gather(self, values: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([flat(values[piece.source])[:, piece.index] for piece in self.pieces], 1)
 
-    def _box(self, piece: Piece, batch: Batch) -> Box:
+    def box(self, piece: Piece, batch: Batch) -> Box:
+        """The boxes (N, *X) of a pre-activation in each subproblem."""
         root = self.boxes[piece.source]
         ends = []
         for end, key in (("lower", "low"), ("upper", "high")):
