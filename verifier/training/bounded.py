@@ -176,6 +176,20 @@ def ball(x: Tensor, epsilon: float | Tensor) -> Box:
     return Box((x - radius).clamp_(min=0), (x + radius).clamp_(max=1))
 
 
+def part_around(box: Box, point: Tensor, half: Tensor) -> Box:
+    """A smaller box in a box (B, *X) of half width `half`, or of the whole one's where that is less, and around a point.
+
+    Its middle is the point, or what lies next to it so that no side leaves the whole box.
+
+    Args:
+        point: (B, *X).
+        half: broadcastable to (B, *X).
+    """
+    half = torch.minimum((box.upper - box.lower) / 2, half)
+    middle = torch.minimum(torch.maximum(point, box.lower + half), box.upper - half)
+    return Box(torch.maximum(middle - half, box.lower), torch.minimum(middle + half, box.upper))
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Images (B, C, H, W) with their channels together in memory, which layers keep: convolutions like it."""
     if x.dim() != 4 or x.stride(1) == 1:  # torch takes a single channel for both layouts, and goes on in the other
