@@ -16,6 +16,7 @@ from verifier.attacks.batch import Batch
 from verifier.attacks.ensemble import Budget, Ensemble, EnsembleState, compose, title
 from verifier.attacks.fab import Fab
 from verifier.attacks.losses import check_loss
+from verifier.attacks.plain_pgd import PlainPgd
 from verifier.attacks.square import Layout, Square
 from verifier.errors import InputError
 from verifier.graph.ir import Graph, Node
@@ -26,6 +27,8 @@ from verifier.specs.robustness import resolve, robustness
 
 NORMS = ["inf", 2, 1]
 ATTACKS = [
+    PlainPgd("ce", 20),
+    PlainPgd("margin", 8, restarts=2),
     Apgd("ce", steps=20),
     Apgd("dlr", steps=20),
     Apgd("dlr", (1,), steps=20),
