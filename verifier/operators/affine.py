@@ -33,7 +33,7 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, lower: Tensor, upper: Tensor):
-        return lower + upper, upper - lower
+        return _strided(lower + upper, lower), _strided(upper - lower, lower)
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, width: Tensor):  # type: ignore[override]
@@ -50,3 +50,14 @@ class _Ends(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, lower: Tensor, upper: Tensor):  # type: ignore[override]
         return lower + upper, upper - lower
+
+
+def _strided(x: Tensor, like: Tensor) -> Tensor:
+    """x with the strides of another tensor of its shape and order in memory.
+
+    They differ where axes of length one are. Convolutions read off those whether channels are the last axis, and torch
+    forgets it in a sum.
+    """
+    if x.stride() == like.stride() or not (x.is_contiguous() and like.is_contiguous()):
+        return x
+    return x.as_strided(x.shape, like.stride())
