@@ -27,6 +27,9 @@ NAMES = ("pgd-plain", "apgd", "fab", "square", "ensemble")
 #: names of the losses that APGD can be told to descend
 LOSSES = ("auto", "ce", "dlr", "margin")
 
+#: steps of an attack between two looks at what it has broken: a look and what leaves the batch then cost about a step
+_LOOK_EVERY = 4
+
 #: classes that all attacks of the standard composition are defined for
 FEWEST_CLASSES = 4
 
@@ -156,8 +159,11 @@ class Ensemble:
         attack, inner = self.attacks[state.phase], state.inner
         inner = attack.start(batch, state.seed + state.phase) if inner is None else attack.step(batch, inner)
         state = replace(state, inner=inner, steps=state.steps + 1)
-        state = self._settled(state, *self._best(inner, len(state.open)), accept, state.phase + 1, deadline)
-        if not attack.done(inner):
+        done = attack.done(inner)
+        if done or inner.step % _LOOK_EVERY == 0:
+            best = self._best(inner, len(state.open))
+            state = self._settled(state, *best, accept, state.phase + 1, deadline)
+        if not done:
             return state
         return replace(self._merged(state), inner=None, phase=state.phase + 1)
 

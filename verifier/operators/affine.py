@@ -14,6 +14,9 @@ from torch import Tensor
 
 from verifier.specs.region import Box
 
+#: numbers of a tensor from which on it is gone through in parts, and of a part
+_LARGE, _PART = 1 << 18, 1 << 17
+
 
 def affine_interval(
     layer: Callable[[Tensor, Tensor, Tensor | None], Tensor], box: Box, weight: Tensor, bias: Any
@@ -33,11 +36,12 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, lower: Tensor, upper: Tensor):
-        return _strided(lower + upper, lower), _strided(upper - lower, lower)
+        return _sum_and_difference(lower, upper)
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, width: Tensor):  # type: ignore[override]
-        return total - width, total + width
+        upper, lower = _sum_and_difference(width, total)
+        return lower, upper
 
 
 class _Ends(torch.autograd.Function):
@@ -45,19 +49,26 @@ class _Ends(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, centre: Tensor, radius: Tensor):
-        return centre - radius, centre + radius
+        upper, lower = _sum_and_difference(radius, centre)
+        return lower, upper
 
     @staticmethod
     def backward(ctx: Any, lower: Tensor, upper: Tensor):  # type: ignore[override]
-        return lower + upper, upper - lower
+        return _sum_and_difference(lower, upper)
 
 
-def _strided(x: Tensor, like: Tensor) -> Tensor:
-    """x with the strides of another tensor of its shape and order in memory.
+def _sum_and_difference(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """``(one + other, other - one)`` of tensors of one shape.
 
-    They differ where axes of length one are. Convolutions read off those whether channels are the last axis, and torch
-    forgets it in a sum.
+    The layout of the first is kept, that of axes of length one as well, off which convolutions read whether a single
+    channel is the last axis. On a CPU both are made of a part at a time, which then is read from memory once.
     """
-    if x.stride() == like.stride() or not (x.is_contiguous() and like.is_contiguous()):
-        return x
-    return x.as_strided(x.shape, like.stride())
+    total, difference = torch.empty_like(one), torch.empty_like(one)
+    size = len(one)
+    if one.device.type == "cpu" and one.numel() > _LARGE:
+        size = max(1, _PART // one[0].numel())
+    for start in range(0, len(one), max(1, size)):
+        part = slice(start, start + size)
+        torch.add(one[part], other[part], out=total[part])
+        torch.sub(other[part], one[part], out=difference[part])
+    return total, difference

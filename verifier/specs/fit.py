@@ -55,9 +55,7 @@ def fit_all(
 def _sound_together(regions: Sequence[Region]) -> bool:
     """Whether regions of one kind and shape are all well-formed; if not, a look at each tells what is wrong where."""
     try:
-        for region in regions:
-            _check_tensors(region, "")
-        if len({tuple(tensor.shape for tensor in _tensors(region)) for region in regions}) > 1:
+        if len({_check_tensors(region, "") for region in regions}) > 1:
             return False
         _check_values(stack(regions), "")
     except InputError:
@@ -65,13 +63,16 @@ def _sound_together(regions: Sequence[Region]) -> bool:
     return True
 
 
-def _check_tensors(region: Region, where: str) -> None:
-    for tensor in _tensors(region):
+def _check_tensors(region: Region, where: str) -> tuple[torch.Size, ...]:
+    """The shapes of a region's tensors."""
+    tensors = tuple(_tensors(region))
+    for tensor in tensors:
         if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float64 or tensor.dim() == 0:
             what = "a region is not made of float64 torch tensors with a batch axis"
             raise InputError(where, what, "make it of tensors (1, *X) of dtype torch.float64")
     if region.batch != 1:
         raise InputError(where, f"a region holds {region.batch} input sets", "make one property of each")
+    return tuple(tensor.shape for tensor in tensors)
 
 
 def _check_values(region: Region, where: str) -> None:
