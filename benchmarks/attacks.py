@@ -3,11 +3,11 @@
     python -m benchmarks.attacks [--networks digits_mlp,mnist_cnn] [--images 200] [--repeat 3] [--threads 1]
 
 Like is compared with like: plain PGD with foolbox's (as many steps of the same size, one random start, cross-entropy),
-APGD on the cross-entropy and the ensemble with pyautoattack's (as many steps, one start, as many queries). All attack the
-same function (this project's forward pass) on the same inputs. What is timed begins with inputs in each tool's own form.
-Our time includes the replay of every success in onnxruntime; the others do none. Inputs that are fooled leave our batch;
-foolbox's and pyautoattack's PGD go on with them. With one thread it is processor time, which other programs disturb
-least, else wall time.
+APGD on the cross-entropy and the ensemble with pyautoattack's (as many steps, one start, as many queries). All attack
+the same function (this project's forward pass) on the same inputs. What is timed begins with inputs in each tool's own
+form. Our time includes the replay of every success in onnxruntime; the others do none. Inputs that are fooled leave our
+batch; foolbox's and pyautoattack's PGD go on with them. With one thread it is processor time, which other programs
+disturb least, else wall time.
 """
 
 from __future__ import annotations

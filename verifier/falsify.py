@@ -160,13 +160,13 @@ class _Run:
         """
         alike: dict[int, list[tuple[int, int]]] = {}
         for number in range(first, first + len(outputs)):
-            for place, prop in enumerate(self.queries[number].properties):
-                alike.setdefault(id(prop.unsafe), []).append((number, place))
+            for p, prop in enumerate(self.queries[number].properties):
+                alike.setdefault(id(prop.unsafe), []).append((number, p))
         near = []
         for pairs in alike.values():
-            number, place = pairs[0]
+            number, p = pairs[0]
             y = outputs[[number - first for number, _ in pairs]]
-            clear = margins(self.queries[number].properties[place].unsafe, y) > _NEARLY * (1 + np.abs(y).max(1))
+            clear = margins(self.queries[number].properties[p].unsafe, y) > _NEARLY * (1 + np.abs(y).max(1))
             near += [pair for pair, is_clear in zip(pairs, clear, strict=True) if not is_clear]  # NaN is not clear
         return sorted(near)
 

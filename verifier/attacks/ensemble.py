@@ -147,9 +147,7 @@ class Ensemble:
         """What the attack at work is given: of all inputs those that stand, once for each of its aims."""
         return batch.select(state.open).aimed(self.attacks[state.phase].aims)
 
-    def step(
-        self, batch: Batch, state: EnsembleState, accept: Accept, deadline: float | None = None
-    ) -> EnsembleState:
+    def step(self, batch: Batch, state: EnsembleState, accept: Accept, deadline: float | None = None) -> EnsembleState:
         """One step of the attack at work.
 
         Args:

@@ -66,9 +66,7 @@ class PlainPgd:
             there = batch.inside(x.add(steepest(batch.region, slope.unsqueeze(0))[0], alpha=self.size))
         deeper = margin < state.margin
         point = taken(x, deeper, state.point)
-        return replace(
-            state, x=there, point=point, margin=torch.minimum(margin, state.margin), step=state.step + 1
-        )
+        return replace(state, x=there, point=point, margin=torch.minimum(margin, state.margin), step=state.step + 1)
 
     def done(self, state: PlainPgdState) -> bool:
         return state.step >= (self.steps + 1) * self.restarts

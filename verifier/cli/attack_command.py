@@ -40,7 +40,10 @@ Attack = Annotated[
     typer.Option(metavar="NAME", help="pgd, pgd-plain, apgd, fab, square, or ensemble: AutoAttack's order."),
 ]
 Loss = Annotated[
-    str, typer.Option(metavar="NAME", help="What pgd-plain and APGD descend: ce, dlr, margin, or auto: ce and targeted dlr.")
+    str,
+    typer.Option(
+        metavar="NAME", help="What pgd-plain and APGD descend: ce, dlr, margin, or auto: ce and targeted dlr."
+    ),
 ]
 Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Gradient steps of each run of pgd-plain, APGD and FAB.")]
 Restarts = Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each pgd-plain, APGD and FAB.")]

@@ -26,7 +26,6 @@ from verifier.training.modes import evaluating
 from verifier.training.switching import signs
 from verifier.training.trace import trace
 
-
 #: up to so many classes the differences of all pairs of logits are bounded
 FEW_CLASSES = 20
 
@@ -157,9 +156,7 @@ class BoundedModule:
         """Rows ``z_y - z_k`` on the logits, (B, K-1, 1, K)."""
         return Objective(graph.output, self._margin_rows(box.lower)[y].unsqueeze(2))
 
-    def _interval_margins(
-        self, graph: Graph, region: Box, boxes: Mapping[str, Box], y: Tensor, sign: int
-    ) -> Tensor:
+    def _interval_margins(self, graph: Graph, region: Box, boxes: Mapping[str, Box], y: Tensor, sign: int) -> Tensor:
         """Lower bounds (B, K-1) of ``sign * (z_y - z_k)`` by intervals.
 
         Rows that all samples share are bounded by products of matrices, so with few classes it takes less time to bound
@@ -198,7 +195,7 @@ def ball(x: Tensor, epsilon: float | Tensor) -> Box:
 
 
 def part_around(box: Box, point: Tensor, half: Tensor) -> Box:
-    """A smaller box in a box (B, *X) of half width `half`, or of the whole one's where that is less, and around a point.
+    """A smaller box in a box (B, *X) around a point: of half width `half`, or of the whole one's where that is less.
 
     Its middle is the point, or what lies next to it so that no side leaves the whole box.
 
