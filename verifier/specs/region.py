@@ -33,6 +33,7 @@ __all__ = ["Box", "LpBall", "Region", "stack"]
 
 _CHUNK = 2**17  # numbers of one temporary that stay in a processor's cache
 _NEARLY = 1e-5  # an attack in float32 leaves a ball by less, relative to its radius
+_HALF_ROUNDING = 2.0**-25  # of float32, in which witnesses are given: a smaller pull changes none of their digits
 _TINY = float(np.finfo(np.float64).tiny)
 _NORM_ALLOWANCE = 1e-12  # relative; far above the rounding error of a norm in float64
 
@@ -239,7 +240,7 @@ class LpBall:
             point = limits.witness(center + max(0.0, 1 - shrink) * move)
             if point is None or _norm(point - center, self.norm) <= radius * (1 - _NORM_ALLOWANCE):
                 return point
-            shrink *= 8
+            shrink = max(8 * shrink, _HALF_ROUNDING)
         return None
 
     def _witness_box(self) -> Box:
