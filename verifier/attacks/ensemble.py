@@ -28,7 +28,7 @@ NAMES = ("pgd-plain", "apgd", "fab", "square", "ensemble")
 LOSSES = ("auto", "ce", "dlr", "margin")
 
 #: steps of an attack between two looks at what it has broken: a look and what leaves the batch then cost about a step
-_LOOK_EVERY = 4
+_LOOK_EVERY = 8
 
 #: classes that all attacks of the standard composition are defined for
 FEWEST_CLASSES = 4

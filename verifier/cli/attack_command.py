@@ -49,7 +49,7 @@ Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Gradient steps of 
 Restarts = Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each pgd-plain, APGD and FAB.")]
 Queries = Annotated[int, typer.Option(metavar="N", min=1, help="Queries that Square makes for each input.")]
 Timeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="Limit of the whole attack, seen between its steps.")
+    float | None, typer.Option(metavar="SECONDS", help="Limit of the whole attack, seen between its steps and replays.")
 ]
 
 
