@@ -118,7 +118,7 @@ def compose(
 def title(attack: Attack) -> str:
     """What an attack is called: ``apgd-ce``, ``apgd-dlr-t`` (aimed at one polytope after the other), ``fab-t``."""
     loss = (attack.loss,) if isinstance(attack, Apgd | PlainPgd) else ()
-    name = "pgd" if isinstance(attack, PlainPgd) else type(attack).__name__.lower()
+    name = "pgd-plain" if isinstance(attack, PlainPgd) else type(attack).__name__.lower()
     return "-".join((name, *loss, *(("t",) if attack.aims else ())))
 
 
