@@ -14,9 +14,6 @@ from torch import Tensor
 
 from verifier.specs.region import Box
 
-#: numbers of a tensor from which on it is gone through in parts, and of a part
-_LARGE, _PART = 1 << 18, 1 << 17
-
 
 def affine_interval(
     layer: Callable[[Tensor, Tensor, Tensor | None], Tensor], box: Box, weight: Tensor, bias: Any
@@ -60,15 +57,7 @@ class _Ends(torch.autograd.Function):
 def _sum_and_difference(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """``(one + other, other - one)`` of tensors of one shape.
 
-    The layout of the first is kept, that of axes of length one as well, off which convolutions read whether a single
-    channel is the last axis. On a CPU both are made of a part at a time, which then is read from memory once.
+    The layout of the first is kept, that of axes of length one as well: convolutions read off those whether a single
+    channel is the last axis, and torch forgets it in a sum.
     """
-    total, difference = torch.empty_like(one), torch.empty_like(one)
-    size = len(one)
-    if one.device.type == "cpu" and one.numel() > _LARGE:
-        size = max(1, _PART // one[0].numel())
-    for start in range(0, len(one), max(1, size)):
-        part = slice(start, start + size)
-        torch.add(one[part], other[part], out=total[part])
-        torch.sub(other[part], one[part], out=difference[part])
-    return total, difference
+    return torch.add(one, other, out=torch.empty_like(one)), torch.sub(other, one, out=torch.empty_like(one))
