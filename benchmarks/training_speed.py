@@ -70,7 +70,7 @@ class Trainer:
     def __init__(self, network: nn.Module, bounds: str, options: LossOptions, epsilon: float):
         self.live = BoundedModule(network.train(), torch.rand(1, *SHAPE, device=next(network.parameters()).device))
         self.loss, self.epsilon = training_loss(bounds, options), epsilon
-        self.adam = torch.optim.Adam(network.parameters(), 1e-3)
+        self.adam = torch.optim.Adam(network.parameters(), 1e-3, fused=True)
         self.generator = torch.Generator().manual_seed(0)
         self.previous: Tensor | None = None
         self.certified = 0.0
@@ -99,7 +99,7 @@ class Peer:
         self.package, self.epsilon = auto_LiRPA, epsilon
         self.arguments: dict[str, Any] = {"method": "IBP"} if bounds == "ibp" else {"method": "CROWN-IBP", "IBP": True}
         self.rows = margin_rows(CLASSES).to(device)
-        self.adam = torch.optim.Adam(network.parameters(), 1e-3)
+        self.adam = torch.optim.Adam(network.parameters(), 1e-3, fused=True)
 
     def margins(self, x: Tensor, y: Tensor) -> Tensor:
         box = ball(x, self.epsilon)

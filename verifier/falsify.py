@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from verifier.attacks import pgd
 from verifier.attacks.batch import Batch
 from verifier.attacks.ensemble import FEWEST_CLASSES, Budget, Ensemble, compose, title
-from verifier.attacks.objective import margin
+from verifier.attacks.objective import margins
 from verifier.attacks.parity import check_parity
 from verifier.attacks.replay import Replayer, replay
 from verifier.errors import out_of_memory
@@ -23,7 +24,7 @@ from verifier.operators import evaluate, find_device, place
 from verifier.operators.cost import multiply_adds, placement
 from verifier.operators.tail import to_logits
 from verifier.specs.property import Query
-from verifier.specs.robustness import Robustness, Spec, resolve
+from verifier.specs.robustness import Robustness, Spec, resolve_all
 from verifier.verdict import Counterexample, Falsified, Reason, Stage, Undecided
 
 PGD = "pgd"
@@ -31,6 +32,8 @@ PGD = "pgd"
 INPUT = "input"
 #: multiply-adds that one forward pass of a batch may cost, about, and the most inputs of one
 _WORK, _MOST = 4e9, 1024
+#: numbers of all inputs of a batch, which attacks pass over many times a step
+_NUMBERS = 1 << 22
 #: a margin of so much, relative to the outputs, may be an error of rounding
 _NEARLY = 1e-3
 
@@ -48,7 +51,7 @@ class AttackOptions:
         loss: what APGD descends, one of `verifier.attacks.ensemble.LOSSES`.
         budget: steps and targets of the attacks but pgd.
         pgd: options of pgd.
-        timeout: seconds for all queries together, or None; seen between steps.
+        timeout: seconds for all queries together, or None; seen between steps and between replays.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         dtype: precision of the attack.
         seed: of everything random.
@@ -104,7 +107,7 @@ class _Run:
         self.began, self.options, self.progress = time.monotonic(), options, progress
         self.deadline = None if options.timeout is None else self.began + options.timeout
         self.replayer = Replayer(graph)
-        self.original = [resolve(spec, graph) for spec in specs]
+        self.original = resolve_all(specs, graph)
         pairs = [to_logits(graph, query) for query in self.original]
         self.queries: list[Query] = [query for _, query in pairs]
         self.graph = place(pairs[0][0] if pairs else graph, options.dtype, find_device(options.device))
@@ -138,16 +141,34 @@ class _Run:
         points = [np.asarray(start, dtype=np.float64).reshape(shape) for start in starts or ()]
         self.starts = dict(enumerate(points))
         for first in range(0, len(points), self.most()):
+            if self.late():
+                break
             part = points[first : first + self.most()]
             with torch.no_grad():
                 outputs = (
                     evaluate(self.graph, torch.from_numpy(np.stack(part)).to(device, dtype)).double().cpu().numpy()
                 )
-            for number, (x, y) in enumerate(zip(part, outputs, strict=True), first):
-                for prop, one in enumerate(self.queries[number].properties):
-                    if number not in self.found and not margin(one, y) > _NEARLY * (1 + np.abs(y).max()):
-                        self.judge(number, prop, x, INPUT)
+            for number, prop in self.hopeful(first, outputs.reshape(len(part), -1)):
+                if number not in self.found and not self.late():
+                    self.judge(number, prop, points[number], INPUT)
         self.refused.clear()  # that an input is no counterexample is no disagreement
+
+    def hopeful(self, first: int, outputs: np.ndarray) -> list[tuple[int, int]]:
+        """Which properties, as (query, property), outputs (N, Y) of the queries from the first on come near to break.
+
+        Queries that share their polytopes, as those of one label do, are looked at together.
+        """
+        alike: dict[int, list[tuple[int, int]]] = {}
+        for number in range(first, first + len(outputs)):
+            for p, prop in enumerate(self.queries[number].properties):
+                alike.setdefault(id(prop.unsafe), []).append((number, p))
+        near = []
+        for pairs in alike.values():
+            number, p = pairs[0]
+            y = outputs[[number - first for number, _ in pairs]]
+            clear = margins(self.queries[number].properties[p].unsafe, y) > _NEARLY * (1 + np.abs(y).max(1))
+            near += [pair for pair, is_clear in zip(pairs, clear, strict=True) if not is_clear]  # NaN is not clear
+        return sorted(near)
 
     def by_pgd(self) -> None:
         """One query after the other, with many restarts each."""
@@ -179,7 +200,8 @@ class _Run:
 
     def most(self) -> int:
         """How many inputs may go through the network at once."""
-        return max(1, min(_MOST, int(_WORK / max(1, multiply_adds(self.graph)))))
+        numbers = prod(self.graph.input_shape)
+        return max(1, min(_MOST, _NUMBERS // max(1, numbers), int(_WORK / max(1, multiply_adds(self.graph)))))
 
     def batch(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Attack some properties, given as (query, property)."""

@@ -16,7 +16,8 @@ from verifier.attacks.batch import Batch
 from verifier.attacks.ensemble import Budget, Ensemble, EnsembleState, compose, title
 from verifier.attacks.fab import Fab
 from verifier.attacks.losses import check_loss
-from verifier.attacks.square import Layout, Square
+from verifier.attacks.plain_pgd import PlainPgd
+from verifier.attacks.square import Layout, Square, SquareState
 from verifier.errors import InputError
 from verifier.graph.ir import Graph, Node
 from verifier.operators import evaluate, place
@@ -26,6 +27,8 @@ from verifier.specs.robustness import resolve, robustness
 
 NORMS = ["inf", 2, 1]
 ATTACKS = [
+    PlainPgd("ce", 20),
+    PlainPgd("margin", 8, restarts=2),
     Apgd("ce", steps=20),
     Apgd("dlr", steps=20),
     Apgd("dlr", (1,), steps=20),
@@ -182,6 +185,40 @@ def test_a_point_that_is_refused_leaves_its_input_standing():
     for number in {number for number, _ in asked}:
         depths = [depth for other, depth in asked if other == number]
         assert depths == sorted(set(depths), reverse=True)  # each is asked for once, and deeper than the last
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 0.0
+        monkeypatch.setattr("verifier.attacks.ensemble.time.monotonic", lambda: self.now)
+
+
+def test_no_point_is_judged_after_the_deadline(monkeypatch):
+    clock, judged = Clock(monkeypatch), []
+
+    def accept(number: int, x: Tensor, phase: int) -> bool:
+        clock.now += 1
+        judged.append(number)
+        return True
+
+    task = batch(network(0), "inf", epsilon=0.9)
+    assert (Ensemble((Apgd("ce"),)).run(task).broken >= 0).sum() > 4
+    state = Ensemble((Apgd("ce"),)).run(task, accept=accept, deadline=2.5)
+    assert len(judged) == 3 and (state.broken >= 0).sum() == 3
+
+
+def test_no_step_begins_that_would_end_after_the_deadline(monkeypatch):
+    clock = Clock(monkeypatch)
+
+    class Slow(Square):
+        def step(self, batch: Batch, state: SquareState) -> SquareState:
+            clock.now += 10
+            return super().step(batch, state)
+
+    state = Ensemble((Slow(50),)).run(batch(network(0), "inf", epsilon=0.0), deadline=25)
+    assert state.steps == 3 and clock.now == 20  # the first of them is the start
 
 
 def test_per_feature_radii():

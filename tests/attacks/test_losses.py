@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from torch import Tensor
 
 from tests.attacks.test_ensemble import batch, network
 from verifier.attacks.batch import Batch
+from verifier.attacks.dense import Dense
 from verifier.attacks.goal import Classes, Polytopes
 from verifier.attacks.losses import descent
 from verifier.attacks.objective import Objective
+from verifier.graph.ir import Node
 from verifier.operators import evaluate
 from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box
@@ -35,16 +39,31 @@ def formula(name: str, task: Batch, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "ranks"), [("ce", ()), ("dlr", ()), ("dlr", (0, 2)), ("margin", ()), ("margin", (1,))]
 )
-def test_losses_and_their_gradients(name, ranks):
+@pytest.mark.parametrize("written", [True, False], ids=["written down", "automatic"])
+def test_losses_and_their_gradients(name, ranks, written, monkeypatch):
+    if not written:
+        monkeypatch.setattr(Dense, "of", staticmethod(lambda graph: None))
     task = batch(network(3, classes=5), "inf").aimed(ranks)
     x = task.center.clone().requires_grad_()
     y = evaluate(task.graph, x).flatten(1)
     expected = formula(name, task, y)
     (gradient,) = torch.autograd.grad(expected.sum(), x)
+    assert (task.dense is not None) == written
     value, found, margin = descent(name, task, task.center)
     torch.testing.assert_close(value, expected.detach())
     torch.testing.assert_close(found, gradient)
     torch.testing.assert_close(margin, task.margins(y.detach()))
+
+
+def test_only_plain_fully_connected_networks_have_their_derivatives_written_down():
+    graph = network(3)
+    assert Dense.of(graph) is not None
+    leaky = [replace(n, constants={"slope": torch.tensor(0.1)}) if n.op == "relu" else n for n in graph.nodes]
+    branched = [*graph.nodes, Node("twice", "add", (graph.output, graph.output))]
+    shapes = {**graph.shapes, "twice": graph.output_shape}
+    assert Dense.of(replace(graph, nodes=tuple(leaky))) is None
+    assert Dense.of(replace(graph, nodes=tuple(branched), output="twice", shapes=shapes)) is None
+    assert Dense.of(replace(graph, output="r")) is None, "a value in the middle"
 
 
 def test_polytopes_and_classes_agree():

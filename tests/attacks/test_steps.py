@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from verifier.attacks.steps import centre, extreme, inside, normalised, steepest
 from verifier.specs.region import Box, LpBall
@@ -70,3 +72,20 @@ def test_inside_leads_into_the_region_and_keeps_what_lies_there(region):
     torch.testing.assert_close(region.project(near.unsqueeze(0))[0], near)
     torch.testing.assert_close(inside(region, near), near)
     assert not torch.allclose(near, MIDDLE)
+
+
+@given(st.integers(0, 10**6))
+def test_points_inside_a_cut_euclidean_ball_are_nearly_the_nearest(seed):
+    generator = torch.Generator().manual_seed(seed)
+    center = (torch.rand(100, 9, generator=generator, dtype=torch.float64) * 2 - 0.5).clamp(0, 1)
+    radius = 0.05 + torch.rand(100, generator=generator, dtype=torch.float64)
+    region = LpBall.checked(center, radius, Box(torch.zeros_like(center), torch.ones_like(center)), 2)
+    x = center + torch.randn(100, 9, generator=generator, dtype=torch.float64) * radius[:, None]
+    found, nearest = inside(region, x), region.project(x.unsqueeze(0))[0]
+    move = x - center
+    usual = center + move * (radius / move.norm(dim=1)).clamp(max=1)[:, None]  # shortened, then clipped
+    usual = usual.clamp(0, 1)
+    assert ((found - center).norm(dim=1) <= radius * (1 + 1e-12)).all() and region.box.contains(found[None]).all()
+    off, usually_off = ((points - x).norm(dim=1) - (nearest - x).norm(dim=1) for points in (found, usual))
+    assert off.sum() <= usually_off.sum() / 4
+    assert torch.allclose(inside(region, found), found, rtol=0, atol=1e-12)

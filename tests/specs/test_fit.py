@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from verifier.errors import InputError
-from verifier.specs.fit import fit
+from verifier.specs.fit import fit, fit_all
 from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box, LpBall
 
@@ -64,6 +64,17 @@ def test_an_input_without_axes():
 def test_bad_regions(region, message):
     with pytest.raises(InputError, match=message):
         fitted(region)
+    alike = [Property(one, (POLYTOPE,)) for one in (BALL if isinstance(region, LpBall) else BOX, region, region)]
+    with pytest.raises(InputError, match=f"^second: .*{message}"):
+        fit_all(alike, (1, 2), 3, ("first", "second", "third"))
+
+
+def test_many_at_once_are_each_as_alone():
+    props = [Property(region, (POLYTOPE,)) for region in (BOX, BALL, Box(LOW - 2, HIGH), BOX)]
+    for found, prop in zip(fit_all(props, (1, 2), 3, "abcd"), props, strict=True):
+        alone = fit(prop, (1, 2), 3, "property")
+        assert found.unsafe is prop.unsafe and type(found.region) is type(alone.region)
+        assert torch.equal(found.region.enclosing_box().lower, alone.region.enclosing_box().lower)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from tests.training.networks import batch, convolutional, dense
@@ -15,7 +17,7 @@ from verifier.errors import InputError
 from verifier.operators import place
 from verifier.specs.region import Box
 from verifier.specs.robustness import resolve, robustness
-from verifier.training.bounded import BoundedModule, ball, cross_entropy, margin_rows
+from verifier.training.bounded import BoundedModule, ball, cross_entropy, margin_rows, part_around
 from verifier.training.convert import from_torch
 
 
@@ -62,6 +64,39 @@ def test_margins_lie_below_those_of_sampled_inputs(training: bool):
     assert (lines <= least + 1e-9).all()
     assert (loss >= torch.stack([cross_entropy(m) for m in margins]).amax(0) - 1e-9).all()
     assert (loss <= cross_entropy(lower) + 1e-9).all()
+
+
+def test_many_classes_have_the_margins_of_few(monkeypatch: pytest.MonkeyPatch):
+    live = bounded(training=True)
+    x, y = batch((1, 6, 6), 4)
+    live.clean(x)
+    shared, loss = live.ibp_margins(x, y, 0.05), live.fused_crown_ibp(ball(x, 0.05), y)[0]
+    monkeypatch.setattr("verifier.training.bounded.FEW_CLASSES", 0)  # rows of each sample's own
+    torch.testing.assert_close(live.ibp_margins(x, y, 0.05), shared)
+    torch.testing.assert_close(live.fused_crown_ibp(ball(x, 0.05), y)[0], loss)
+
+
+def test_channels_stay_the_last_axis_of_intervals():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 3))
+    live = BoundedModule(network, torch.rand(1, 1, 6, 6))
+    boxes = live.ibp(ball(batch((1, 6, 6), 4)[0].float(), 0.1), torch.zeros(4, dtype=torch.int64)).boxes
+    maps = [box.lower for box in boxes.values() if box.lower.dim() == 5 and box.lower.shape[2] > 1]
+    assert maps and all(each.stride(2) == 1 for each in maps)
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 1))
+def test_a_smaller_box_around_a_point_lies_in_the_whole_one(seed: int, share: float):
+    generator = torch.Generator().manual_seed(seed)
+    x = (2 * torch.rand(3, 5, generator=generator, dtype=torch.float64) - 0.5).clamp(0, 1)
+    whole = ball(x, 0.2)
+    point = whole.sample(1, generator)[0]
+    part = part_around(whole, point, torch.tensor(share * 0.2, dtype=torch.float64))
+    assert (part.lower >= whole.lower).all() and (part.upper <= whole.upper).all()
+    assert (part.lower <= point + 1e-12).all() and (part.upper >= point - 1e-12).all()
+    width = torch.minimum(whole.upper - whole.lower, torch.tensor(2 * share * 0.2, dtype=torch.float64))
+    torch.testing.assert_close(part.upper - part.lower, width)  # at the ends of the range of inputs as well
+    if share == 1:
+        torch.testing.assert_close(part.lower, whole.lower)
 
 
 def test_bounds_over_a_point_are_the_margins():

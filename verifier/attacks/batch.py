@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import inf
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from verifier.attacks.dense import Dense
 from verifier.attacks.gauge import Gauge
 from verifier.attacks.goal import Classes, Goal, Polytopes
 from verifier.attacks.objective import Objective
@@ -76,6 +78,11 @@ class Batch:
     def center(self) -> Tensor:
         """(A, *X), where attacks begin."""
         return self.gauge.center
+
+    @cached_property
+    def dense(self) -> Dense | None:
+        """The network where it is a plain fully connected one, else None."""
+        return Dense.of(self.graph)
 
     @property
     def classes(self) -> Classes | None:

@@ -19,12 +19,16 @@ from verifier.attacks.apgd import Apgd
 from verifier.attacks.batch import Batch, select
 from verifier.attacks.fab import Fab
 from verifier.attacks.losses import check_loss
+from verifier.attacks.plain_pgd import PlainPgd
 from verifier.attacks.square import Square
 from verifier.errors import InputError
 
-NAMES = ("apgd", "fab", "square", "ensemble")
+NAMES = ("pgd-plain", "apgd", "fab", "square", "ensemble")
 #: names of the losses that APGD can be told to descend
 LOSSES = ("auto", "ce", "dlr", "margin")
+
+#: steps of an attack between two looks at what it has broken: a look and what leaves the batch then cost about a step
+_LOOK_EVERY = 8
 
 #: classes that all attacks of the standard composition are defined for
 FEWEST_CLASSES = 4
@@ -63,7 +67,7 @@ class Budget:
     """How hard to try.
 
     Args:
-        steps: gradient steps of each run of APGD and FAB.
+        steps: gradient steps of each run of PGD, APGD and FAB.
         restarts: of each of these.
         queries: steps of Square.
         targets: polytopes (for robustness: classes), nearest first, that are aimed at one by one.
@@ -106,14 +110,16 @@ def compose(
     if name in ("apgd", "ensemble"):
         for each in apgd:
             check_loss(each.loss, bool(each.aims), batch)
-    parts: dict[str, Sequence[Attack]] = {"apgd": apgd, "fab": fab, "square": [Square(budget.queries)]}
-    return tuple(parts[name]) if name in parts else (*apgd, *fab, *parts["square"])
+    square, plain = Square(budget.queries), PlainPgd(first, budget.steps, budget.restarts)
+    parts: dict[str, Sequence[Attack]] = {"pgd-plain": [plain], "apgd": apgd, "fab": fab, "square": [square]}
+    return tuple(parts[name]) if name in parts else (*apgd, *fab, square)
 
 
 def title(attack: Attack) -> str:
     """What an attack is called: ``apgd-ce``, ``apgd-dlr-t`` (aimed at one polytope after the other), ``fab-t``."""
-    loss = (attack.loss,) if isinstance(attack, Apgd) else ()
-    return "-".join((type(attack).__name__.lower(), *loss, *(("t",) if attack.aims else ())))
+    loss = (attack.loss,) if isinstance(attack, Apgd | PlainPgd) else ()
+    name = "pgd-plain" if isinstance(attack, PlainPgd) else type(attack).__name__.lower()
+    return "-".join((name, *loss, *(("t",) if attack.aims else ())))
 
 
 @dataclass(frozen=True)
@@ -129,29 +135,33 @@ class Ensemble:
     attacks: tuple[Attack, ...]
     owner: tuple[int, ...] | None = None
 
-    def start(self, batch: Batch, seed: int, accept: Accept) -> EnsembleState:
+    def start(self, batch: Batch, seed: int, accept: Accept, deadline: float | None = None) -> EnsembleState:
         """Before the first step; inputs whose centre is accepted are broken."""
         margin = batch.margins(batch.outputs(batch.center))
         none = torch.full((len(batch),), -1, device=margin.device)
         refused, everything = torch.full_like(margin, inf), torch.arange(len(batch), device=margin.device)
         state = EnsembleState(0, None, everything, batch.center, margin, refused, none, 0, seed)
-        return self._settled(state, margin, batch.center, accept, 0)
+        return self._settled(state, margin, batch.center, accept, 0, deadline)
 
     def rows(self, batch: Batch, state: EnsembleState) -> Batch:
         """What the attack at work is given: of all inputs those that stand, once for each of its aims."""
         return batch.select(state.open).aimed(self.attacks[state.phase].aims)
 
-    def step(self, batch: Batch, state: EnsembleState, accept: Accept) -> EnsembleState:
+    def step(self, batch: Batch, state: EnsembleState, accept: Accept, deadline: float | None = None) -> EnsembleState:
         """One step of the attack at work.
 
         Args:
             batch: `rows` of the whole one.
+            deadline: value of `time.monotonic` from which on no point is judged.
         """
         attack, inner = self.attacks[state.phase], state.inner
         inner = attack.start(batch, state.seed + state.phase) if inner is None else attack.step(batch, inner)
         state = replace(state, inner=inner, steps=state.steps + 1)
-        state = self._settled(state, *self._best(inner, len(state.open)), accept, state.phase + 1)
-        if not attack.done(inner):
+        done = attack.done(inner)
+        if done or inner.step % _LOOK_EVERY == 0:
+            best = self._best(inner, len(state.open))
+            state = self._settled(state, *best, accept, state.phase + 1, deadline)
+        if not done:
             return state
         return replace(self._merged(state), inner=None, phase=state.phase + 1)
 
@@ -170,15 +180,17 @@ class Ensemble:
 
         Args:
             accept: judges points with a margin <= 0.
-            deadline: value of `time.monotonic` at which to stop.
+            deadline: value of `time.monotonic` at which to stop; no step begins that, like the last, would end later.
             state: where to go on; None to begin.
         """
-        state = self.start(batch, seed, accept) if state is None else state
-        at, left = None, batch
-        while not self.done(state) and (deadline is None or time.monotonic() < deadline):
+        state = self.start(batch, seed, accept, deadline) if state is None else state
+        at, left, seconds = None, batch, 0.0
+        while not self.done(state) and not _late(deadline, seconds):
+            began = time.monotonic()
             if at != (state.phase, len(state.open)):
                 at, left = (state.phase, len(state.open)), self.rows(batch, state)
-            state = self.step(left, state, accept)
+            state = self.step(left, state, accept, deadline)
+            seconds = time.monotonic() - began
         return self._merged(state)
 
     @staticmethod
@@ -191,7 +203,13 @@ class Ensemble:
         return margin, point.reshape(count, -1, *point.shape[1:])[torch.arange(count, device=margin.device), which]
 
     def _settled(
-        self, state: EnsembleState, margin: Tensor, point: Tensor, accept: Accept, number: int
+        self,
+        state: EnsembleState,
+        margin: Tensor,
+        point: Tensor,
+        accept: Accept,
+        number: int,
+        deadline: float | None,
     ) -> EnsembleState:
         """The state once points (A, *X) with margins (A,) <= 0 are judged, and without the inputs that they break."""
         if not bool((margin <= 0).any()):
@@ -204,6 +222,8 @@ class Ensemble:
         for place, input_number in zip(hopeful.tolist(), state.open[hopeful].tolist(), strict=True):
             if broken[input_number] >= 0:  # another one of its owner was broken just now
                 continue
+            if _late(deadline):  # a replay of a large network takes its time, and there may be a thousand
+                break
             if accept(input_number, point[place], number):
                 broken[self._related(input_number, broken)] = number
             else:
@@ -235,6 +255,11 @@ class Ensemble:
         margin, point, where = state.margin.clone(), state.point.clone(), state.open[better]
         margin[where], point[where] = least[better], best[better]
         return replace(state, margin=margin, point=point)
+
+
+def _late(deadline: float | None, seconds: float = 0.0) -> bool:
+    """Whether something that takes so many seconds would end after the deadline."""
+    return deadline is not None and time.monotonic() + seconds >= deadline
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ class Classes:
         rivals: (A, K) int64; where there are fewer, the first one again.
         padding: (A, K), what is added to the value of each: zero, or a huge number where it is only padding.
         one: (A, Y), one at the label, else zero.
+        others: (A, Y), zero at the rivals, minus infinity elsewhere.
         count: (A,) int64.
     """
 
@@ -44,6 +45,7 @@ class Classes:
     rivals: Tensor
     padding: Tensor
     one: Tensor
+    others: Tensor
     count: Tensor
 
     @staticmethod
@@ -60,7 +62,9 @@ class Classes:
         if not bool(((compares & (label == label[:, :1])) | ~real).all()):
             return None
         padding = torch.zeros_like(d).masked_fill(~real, _NEVER)
-        return Classes(label[:, :1], torch.where(real, rivals, rivals[:, :1]), padding, one[:, 0], count)
+        rivals = torch.where(real, rivals, rivals[:, :1])
+        others = torch.full_like(C[:, 0], -torch.inf).scatter(1, rivals, 0.0)
+        return Classes(label[:, :1], rivals, padding, one[:, 0], others, count)
 
     @property
     def outputs(self) -> int:
@@ -74,7 +78,7 @@ class Classes:
         return self.one.scatter(1, rival, -1.0)
 
     def select(self, index: Tensor) -> Classes:
-        parts = (self.label, self.rivals, self.padding, self.one, self.count)
+        parts = (self.label, self.rivals, self.padding, self.one, self.others, self.count)
         return Classes(*(part[index] for part in parts))
 
 

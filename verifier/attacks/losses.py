@@ -5,6 +5,8 @@ Axes: A inputs, K unsafe polytopes, Y outputs (classes).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -50,9 +52,7 @@ def descent(name: str, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor, Tensor]
     Args:
         name: one of `CLASSES`; ``margin`` is what stands for the others where the goal is not about classes.
     """
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        y = evaluate(batch.graph, x)
+    y, pull = _forward(batch, x.detach())
     flat = y.detach().flatten(1)
     if name == "margin" or batch.classes is None:
         value, slope, margin = _margin(batch, flat)
@@ -60,7 +60,19 @@ def descent(name: str, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor, Tensor]
         value, slope, margin = _cross_entropy(batch.classes, flat)
     else:
         value, slope, margin = _dlr(batch, batch.classes, flat)
-    return finite(value), derivative(y, x, slope), finite(margin)
+    return finite(value), pull(slope), finite(margin)
+
+
+def _forward(batch: Batch, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Outputs (A, *Y), and what turns slopes (A, Y) into derivatives (A, *X)."""
+    dense = batch.dense
+    if dense is not None:
+        with torch.no_grad():
+            y, active = dense.forward(x)
+        return y, lambda slope: _numbers(dense.backward(slope, active).reshape(x.shape))
+    with torch.enable_grad():
+        y = evaluate(batch.graph, x.requires_grad_())
+    return y, lambda slope: derivative(y, x, slope)
 
 
 def derivative(y: Tensor, x: Tensor, slope: Tensor, again: bool = False) -> Tensor:
@@ -73,7 +85,12 @@ def derivative(y: Tensor, x: Tensor, slope: Tensor, again: bool = False) -> Tens
     if not y.requires_grad:
         return torch.zeros_like(x)
     (found,) = torch.autograd.grad(y, x, slope.reshape(y.shape), retain_graph=again)
-    return torch.nan_to_num(found, posinf=0, neginf=0)
+    return _numbers(found)
+
+
+def _numbers(gradient: Tensor) -> Tensor:
+    """A gradient with zero in place of what is not finite."""
+    return torch.nan_to_num(gradient, posinf=0, neginf=0)
 
 
 def _margin(batch: Batch, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,12 +108,10 @@ def _cross_entropy(goal: Classes, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     A monotone function of the cross-entropy, so its gradient has the same direction, but does not vanish where the
     label's probability rounds to one.
     """
-    values = goal.values(y)
-    margin = values.amin(-1, keepdim=True)
-    share = (margin - values).exp()
-    total = share.sum(-1, keepdim=True)
-    slope = goal.one.scatter_add(1, goal.rivals, share / -total)
-    return (margin - total.log()).squeeze(1), slope, margin.squeeze(1)
+    rivals, score = y + goal.others, y.gather(1, goal.label).squeeze(1)
+    logs = rivals.log_softmax(-1)
+    margin = score - rivals.amax(-1)
+    return margin + logs.amax(-1), goal.one - logs.exp(), margin
 
 
 def _dlr(batch: Batch, goal: Classes, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

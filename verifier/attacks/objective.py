@@ -38,17 +38,22 @@ class Objective:
         properties: Sequence[Property], dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
     ) -> Objective:
         """The objective of several properties of one network."""
-        polytopes = max(len(prop.unsafe) for prop in properties)
-        rows = max(len(polytope.d) for prop in properties for polytope in prop.unsafe)
+        distinct = {id(prop.unsafe): prop.unsafe for prop in properties}  # many inputs share a few labels
+        polytopes = max(len(unsafe) for unsafe in distinct.values())
+        rows = max(len(polytope.d) for unsafe in distinct.values() for polytope in unsafe)
         outputs = properties[0].unsafe[0].C.shape[1]
-        C = np.zeros((len(properties), polytopes, rows, outputs))
-        d = np.full((len(properties), polytopes, rows), -_NEVER)
-        for p, prop in enumerate(properties):
-            for k, polytope in enumerate(prop.unsafe):
+        C = np.zeros((len(distinct), polytopes, rows, outputs))
+        d = np.full((len(distinct), polytopes, rows), -_NEVER)
+        for p, unsafe in enumerate(distinct.values()):
+            for k, polytope in enumerate(unsafe):
                 n = len(polytope.d)
                 C[p, k, :n], d[p, k, :n], d[p, k, n:] = polytope.C, _inner(polytope), _NEVER
-        count = torch.tensor([len(prop.unsafe) for prop in properties], device=device)
-        return Objective(torch.from_numpy(C).to(device, dtype), torch.from_numpy(d).to(device, dtype), count)
+        count = torch.tensor([len(unsafe) for unsafe in distinct.values()], device=device)
+        parts = Objective(torch.from_numpy(C).to(device, dtype), torch.from_numpy(d).to(device, dtype), count)
+        if len(distinct) == len(properties):
+            return parts
+        place = {key: p for p, key in enumerate(distinct)}
+        return parts.select(torch.tensor([place[id(prop.unsafe)] for prop in properties], device=device))
 
     def select(self, index: Tensor) -> Objective:
         """The objective of some of the properties (int64 indices)."""
@@ -79,8 +84,13 @@ class Objective:
 
 def margin(prop: Property, y: np.ndarray) -> float:
     """Margin of one output y (*Y): <= 0 iff it lies in an unsafe polytope of the property."""
-    y = np.asarray(y, dtype=np.float64).reshape(-1)
-    return min(float((polytope.C @ y - _inner(polytope)).max()) for polytope in prop.unsafe)
+    return float(margins(prop.unsafe, np.reshape(y, (1, -1)))[0])
+
+
+def margins(unsafe: Sequence[Polytope], y: np.ndarray) -> np.ndarray:
+    """Margins (N,) of outputs y (N, Y)."""
+    y = np.asarray(y, dtype=np.float64)
+    return np.min([(y @ polytope.C.T - _inner(polytope)).max(1) for polytope in unsafe], axis=0)
 
 
 def _inner(polytope: Polytope) -> np.ndarray:

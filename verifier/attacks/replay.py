@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -147,14 +147,14 @@ def replay(replayer: Replayer, prop: Property, x: np.ndarray, index: int = 0) ->
     if witness is None:
         return None
     output = replayer.run(witness)
-    broken = _broken(prop.unsafe, output)
-    if broken and not np.array_equal(replayer.representable(witness), witness):
+    broken = next(_broken(prop.unsafe, output), None)
+    if broken is not None and not np.array_equal(replayer.representable(witness), witness):
         exact = evaluate(replayer.exact, torch.from_numpy(witness).unsqueeze(0)).squeeze(0).numpy()
-        also = _broken(prop.unsafe, exact)
-        broken = [polytope for polytope in broken if polytope in also]
-    if not broken or not _confirmed(replayer, prop.region, witness, output):
+        also = set(_broken(prop.unsafe, exact))
+        broken = next((polytope for polytope in _broken(prop.unsafe, output) if polytope in also), None)
+    if broken is None or not _confirmed(replayer, prop.region, witness, output):
         return None
-    return Counterexample(witness, output, index, broken[0])
+    return Counterexample(witness, output, index, broken)
 
 
 def _confirmed(replayer: Replayer, region: Region, x: np.ndarray, output: np.ndarray) -> bool:
@@ -185,8 +185,8 @@ def _reason(error: Exception) -> str:
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
-def _broken(unsafe: tuple[Polytope, ...], y: np.ndarray) -> list[int]:
+def _broken(unsafe: tuple[Polytope, ...], y: np.ndarray) -> Iterator[int]:
     """Numbers of the polytopes that hold output y; an output that is not finite proves nothing."""
-    if not np.isfinite(y).all():
-        return []
-    return [number for number, polytope in enumerate(unsafe) if polytope.contains(y)]
+    if np.isfinite(y).all():
+        y = y.astype(np.float64).reshape(-1)
+        yield from (number for number, polytope in enumerate(unsafe) if polytope.contains(y))

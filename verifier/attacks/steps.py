@@ -36,7 +36,7 @@ def steepest(region: Region, gradient: Tensor) -> Tensor:
     move of the few coordinates with the largest gradients in an L1 ball. Where the gradient is zero, so is the step.
     """
     if isinstance(region, Box):  # the same without a derivative of the minimum, several times as fast
-        return (region.lower - region.upper) / 2 * gradient.sign()
+        return gradient.sign().mul_(region.half).neg_()
     if isinstance(region, LpBall) and region.norm == 2:  # a share of the gradient itself, whatever the limits
         length = torch.linalg.vector_norm(gradient.flatten(2), dim=-1).clamp(min=torch.finfo(gradient.dtype).tiny)
         return -gradient * (region.radius / length).reshape(*length.shape, *[1] * (gradient.dim() - 2))
@@ -47,17 +47,31 @@ def steepest(region: Region, gradient: Tensor) -> Tensor:
 def inside(region: Region, x: Tensor) -> Tensor:
     """A point of the region near each x (A, *X), up to rounding; x itself where it lies inside.
 
-    The nearest one in a box and in an L1 ball. In a Euclidean ball x is clipped and then pulled towards the centre,
-    which leads to the nearest point unless a limit lies between the two; it takes no iteration.
+    The nearest one in a box and in an L1 ball, and nearly that in a Euclidean ball.
     """
     if isinstance(region, Box):
         return x.clamp(region.lower, region.upper)
     if isinstance(region, LpBall) and region.norm == 2:
-        move = x.clamp(region.box.lower, region.box.upper) - region.center
-        length = torch.linalg.vector_norm(move.flatten(1), dim=-1).clamp(min=torch.finfo(x.dtype).tiny)
-        share = (region.radius / length).clamp(max=1)
-        return torch.addcmul(region.center, move, share.reshape(-1, *[1] * (x.dim() - 1)))
+        return _inside_euclidean(region, x)
     return region.project(x.unsqueeze(0))[0]
+
+
+def _inside_euclidean(ball: LpBall, x: Tensor) -> Tensor:
+    """x clipped and shortened to the radius, twice.
+
+    Once is exact where limits stop a coordinate at once or not at all, as at black pixels. Elsewhere a coordinate that
+    was clipped has room left once the move is shorter; the second time gives it back.
+    """
+    center, box = ball.center, ball.box
+    move = x.clamp(box.lower, box.upper).sub_(center)
+    move = torch.lerp(center, x, _share(ball.radius, move)).clamp_(box.lower, box.upper).sub_(center)
+    return torch.addcmul(center, move, _share(ball.radius, move))
+
+
+def _share(radius: Tensor, move: Tensor) -> Tensor:
+    """What part of moves (A, *X) lies within a radius (A,): (A, 1, ...)."""
+    length = torch.linalg.vector_norm(move.flatten(1), dim=-1).clamp_(min=torch.finfo(move.dtype).tiny)
+    return (radius / length).clamp_(max=1).reshape(-1, *[1] * (move.dim() - 1))
 
 
 def normalised(gradient: Tensor) -> Tensor:

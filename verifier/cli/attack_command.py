@@ -35,15 +35,21 @@ Exit status: 0 the attack ran, whatever it found; 2 bad usage or input; 70 an
 internal error.
 """
 
-Attack = Annotated[str, typer.Option(metavar="NAME", help="pgd, apgd, fab, square, or ensemble: AutoAttack's order.")]
-Loss = Annotated[
-    str, typer.Option(metavar="NAME", help="What APGD descends: ce, dlr, margin, or auto: ce and targeted dlr.")
+Attack = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="pgd, pgd-plain, apgd, fab, square, or ensemble: AutoAttack's order."),
 ]
-Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Gradient steps of each run of APGD and FAB.")]
-Restarts = Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each APGD and FAB.")]
+Loss = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="What pgd-plain and APGD descend: ce, dlr, margin, or auto: ce and targeted dlr."
+    ),
+]
+Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Gradient steps of each run of pgd-plain, APGD and FAB.")]
+Restarts = Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each pgd-plain, APGD and FAB.")]
 Queries = Annotated[int, typer.Option(metavar="N", min=1, help="Queries that Square makes for each input.")]
 Timeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="Limit of the whole attack, seen between its steps.")
+    float | None, typer.Option(metavar="SECONDS", help="Limit of the whole attack, seen between its steps and replays.")
 ]
 
 

@@ -33,11 +33,12 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, lower: Tensor, upper: Tensor):
-        return lower + upper, upper - lower
+        return _sum_and_difference(lower, upper)
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, width: Tensor):  # type: ignore[override]
-        return total - width, total + width
+        upper, lower = _sum_and_difference(width, total)
+        return lower, upper
 
 
 class _Ends(torch.autograd.Function):
@@ -45,8 +46,18 @@ class _Ends(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, centre: Tensor, radius: Tensor):
-        return centre - radius, centre + radius
+        upper, lower = _sum_and_difference(radius, centre)
+        return lower, upper
 
     @staticmethod
     def backward(ctx: Any, lower: Tensor, upper: Tensor):  # type: ignore[override]
-        return lower + upper, upper - lower
+        return _sum_and_difference(lower, upper)
+
+
+def _sum_and_difference(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """``(one + other, other - one)`` of tensors of one shape.
+
+    The layout of the first is kept, that of axes of length one as well: convolutions read off those whether a single
+    channel is the last axis, and torch forgets it in a sum.
+    """
+    return torch.add(one, other, out=torch.empty_like(one)), torch.sub(other, one, out=torch.empty_like(one))

@@ -27,6 +27,8 @@ FEW_CHANNELS = 4
 
 def _fold(x: Tensor, rank: int) -> Tensor:
     """Merge every axis in front of (C, *spatial)."""
+    if x.dim() == rank + 3 and x.shape[1] == 1:
+        return x.squeeze(1)  # which keeps the strides of axes of length one
     return x.reshape(-1, *x.shape[-rank - 1 :])
 
 

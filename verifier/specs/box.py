@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -48,6 +49,11 @@ class Box:
     @property
     def batch(self) -> int:
         return self.lower.shape[0]
+
+    @cached_property
+    def half(self) -> Tensor:
+        """Half widths (B, *X)."""
+        return (self.upper - self.lower) / 2
 
     def minimum(self, A: Tensor) -> Tensor:
         """``min <A, x>``: A (B, S, *X) -> (B, S), exact up to rounding; either batch may be 1.

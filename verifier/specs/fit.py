@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from verifier.errors import InputError
 from verifier.specs.box import check_bounds
 from verifier.specs.property import Polytope, Property
-from verifier.specs.region import Box, LpBall, Region
+from verifier.specs.region import Box, LpBall, Region, stack
 
 
 def fit(prop: Property, shape: tuple[int, ...], outputs: int, where: str) -> Property:
@@ -28,28 +29,53 @@ def fit(prop: Property, shape: tuple[int, ...], outputs: int, where: str) -> Pro
         InputError: the region is empty, not finite, not float64, not of batch size 1 or of another size than the
             input; or there is no polytope, or one without rows, of other sizes, not float64 or not finite.
     """
-    _check_region(prop.region, where)
-    size, inputs = prod(prop.region.enclosing_box().lower.shape[1:]), prod(shape)
-    if size != inputs:
-        what = f"speaks of {size} inputs, the network has {inputs}"
-        raise InputError(where, what, "use the specification of this network")
-    if not prop.unsafe:
-        raise InputError(where, "a property has no unsafe polytope", "give it at least one")
-    for polytope in prop.unsafe:
-        _check_polytope(polytope, outputs, where)
-    # all in one go: a thousand queries of many polytopes each are a common case
-    if not np.isfinite(np.concatenate([array.ravel() for one in prop.unsafe for array in _arrays(one)])).all():
-        raise InputError(where, "a polytope holds NaN or infinite numbers", "replace them by numbers")
-    return replace(prop, region=prop.region.reshape(shape))
+    return fit_all((prop,), shape, outputs, (where,))[0]
 
 
-def _check_region(region: Region, where: str) -> None:
-    for tensor in _tensors(region):
+def fit_all(
+    props: Sequence[Property], shape: tuple[int, ...], outputs: int, names: Sequence[str]
+) -> tuple[Property, ...]:
+    """`fit` of each of many properties: bounds are looked at in one go, and polytopes that they share once."""
+    inputs, seen = prod(shape), set[int]()
+    together = len(props) > 1 and _sound_together([prop.region for prop in props])
+    for prop, where in zip(props, names, strict=True):
+        if not together:
+            _check_tensors(prop.region, where)
+            _check_values(prop.region, where)
+        size = _size(prop.region)
+        if size != inputs:
+            what = f"speaks of {size} inputs, the network has {inputs}"
+            raise InputError(where, what, "use the specification of this network")
+        if id(prop.unsafe) not in seen:
+            _check_polytopes(prop.unsafe, outputs, where)
+            seen.add(id(prop.unsafe))
+    return tuple(replace(prop, region=prop.region.reshape(shape)) for prop in props)
+
+
+def _sound_together(regions: Sequence[Region]) -> bool:
+    """Whether regions of one kind and shape are all well-formed; if not, a look at each tells what is wrong where."""
+    try:
+        if len({_check_tensors(region, "") for region in regions}) > 1:
+            return False
+        _check_values(stack(regions), "")
+    except InputError:
+        return False
+    return True
+
+
+def _check_tensors(region: Region, where: str) -> tuple[torch.Size, ...]:
+    """The shapes of a region's tensors."""
+    tensors = tuple(_tensors(region))
+    for tensor in tensors:
         if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float64 or tensor.dim() == 0:
             what = "a region is not made of float64 torch tensors with a batch axis"
             raise InputError(where, what, "make it of tensors (1, *X) of dtype torch.float64")
     if region.batch != 1:
         raise InputError(where, f"a region holds {region.batch} input sets", "make one property of each")
+    return tuple(tensor.shape for tensor in tensors)
+
+
+def _check_values(region: Region, where: str) -> None:
     if isinstance(region, LpBall):
         LpBall.checked(region.center, region.radius, region.box, region.norm, where)
         inner = region.inner_radius
@@ -63,7 +89,12 @@ def _check_region(region: Region, where: str) -> None:
         check_bounds(box.inner_upper, box.upper, where, "the inner bounds exceed the bounds")
 
 
-def _tensors(region: Region) -> Iterator[object]:
+def _size(region: Region) -> int:
+    """Numbers of one input."""
+    return prod((region.center if isinstance(region, LpBall) else region.enclosing_box().lower).shape[1:])
+
+
+def _tensors(region: Region) -> Iterator[Any]:
     """Every field of a region that has to be a tensor."""
     if isinstance(region, LpBall):
         yield from (region.center, region.radius)
@@ -77,6 +108,16 @@ def _tensors(region: Region) -> Iterator[object]:
 def _arrays(polytope: Polytope) -> tuple[np.ndarray, ...]:
     inner = () if polytope.d_inner is None else (polytope.d_inner,)
     return (polytope.C, polytope.d, *inner)
+
+
+def _check_polytopes(unsafe: tuple[Polytope, ...], outputs: int, where: str) -> None:
+    if not unsafe:
+        raise InputError(where, "a property has no unsafe polytope", "give it at least one")
+    for polytope in unsafe:
+        _check_polytope(polytope, outputs, where)
+    # all in one go: a thousand polytopes are a common case
+    if not np.isfinite(np.concatenate([array.ravel() for one in unsafe for array in _arrays(one)])).all():
+        raise InputError(where, "a polytope holds NaN or infinite numbers", "replace them by numbers")
 
 
 def _check_polytope(polytope: Polytope, outputs: int, where: str) -> None:

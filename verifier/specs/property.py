@@ -26,7 +26,7 @@ class Polytope:
     def contains(self, y: np.ndarray) -> bool:
         """Whether flat output y (Y,) certainly lies in the polytope as written (zero tolerance)."""
         inner = self.d if self.d_inner is None else self.d_inner
-        return bool(np.all(self.C @ np.asarray(y, dtype=np.float64).reshape(-1) <= inner))
+        return bool((self.C @ np.asarray(y, dtype=np.float64).reshape(-1) <= inner).all())
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ from verifier.specs.rounding import narrow, outward
 __all__ = ["Box", "LpBall", "Region", "stack"]
 
 _CHUNK = 2**17  # numbers of one temporary that stay in a processor's cache
+_NEARLY = 1e-5  # an attack in float32 leaves a ball by less, relative to its radius
+_HALF_ROUNDING = 2.0**-25  # of float32, in which witnesses are given: a smaller pull changes none of their digits
+_TINY = float(np.finfo(np.float64).tiny)
 _NORM_ALLOWANCE = 1e-12  # relative; far above the rounding error of a norm in float64
 
 
@@ -226,15 +229,18 @@ class LpBall:
         candidate = torch.as_tensor(np.asarray(x, dtype=np.float64), device=self.center.device)
         if bool(candidate.isnan().any()):
             return None
-        inside = self.project(candidate.reshape(1, *self.center.shape))[0]
+        candidate = candidate.reshape(self.center.shape)
         center, limits = as_numpy(self.center), self._witness_box()
         radius = float((self.radius if self.inner_radius is None else self.inner_radius)[0])
-        move, shrink = as_numpy(inside) - center, 2.0**-52
+        move = as_numpy(candidate.clamp(self.box.lower, self.box.upper)) - center
+        if _norm(move, self.norm) > radius * (1 + _NEARLY):  # what is hardly outside needs no projection but the pull
+            move = as_numpy(self.project(candidate.unsqueeze(0))[0]) - center
+        move, shrink = move * min(1.0, radius / max(_norm(move, self.norm), _TINY)), 2.0**-52
         while shrink < 16:
             point = limits.witness(center + max(0.0, 1 - shrink) * move)
             if point is None or _norm(point - center, self.norm) <= radius * (1 - _NORM_ALLOWANCE):
                 return point
-            shrink *= 8
+            shrink = max(8 * shrink, _HALF_ROUNDING)
         return None
 
     def _witness_box(self) -> Box:
@@ -271,7 +277,7 @@ def stack(regions: Sequence[Region]) -> Region:
     Raises:
         InputError: they are of different kinds, norms or shapes.
     """
-    kinds = {(type(r), getattr(r, "norm", None), r.enclosing_box().lower.shape[1:]) for r in regions}
+    kinds = {(type(r), getattr(r, "norm", None), _tensor_of(r).shape[1:]) for r in regions}
     if len(kinds) != 1:
         raise InputError("query", "its regions differ in kind, norm or shape", "verify them one at a time")
     if len(regions) == 1:
@@ -284,6 +290,11 @@ def stack(regions: Sequence[Region]) -> Region:
         inner = torch.cat([ball.radius if ball.inner_radius is None else ball.inner_radius for ball in balls])
     center, radius = torch.cat([ball.center for ball in balls]), torch.cat([ball.radius for ball in balls])
     return LpBall(center, radius, _stack_boxes([ball.box for ball in balls]), balls[0].norm, inner)
+
+
+def _tensor_of(region: Region) -> Tensor:
+    """A field (B, *X) of a region."""
+    return region.center if isinstance(region, LpBall) else region.enclosing_box().lower
 
 
 def _stack_boxes(boxes: Sequence[Box]) -> Box:

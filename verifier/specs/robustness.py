@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import inf, prod
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import torch
 
 from verifier.errors import InputError
 from verifier.specs.exact import parse_epsilon
-from verifier.specs.fit import fit
+from verifier.specs.fit import fit_all
 from verifier.specs.normalize import Affine, affine
 from verifier.specs.property import Polytope, Property, Query
 from verifier.specs.region import Box, LpBall, Region
@@ -83,15 +84,26 @@ def resolve(spec: Spec, network: Network) -> Query:
         InputError: the numbers of inputs or outputs differ from the network's, or what was made by hand is no region
             or polytope (see `fit`).
     """
-    outputs = prod(network.output_shape)
-    if isinstance(spec, Robustness):
-        spec = spec.property(outputs)
-    query = Query((spec,)) if isinstance(spec, Property) else spec
-    where = query.name or "property"
-    if not query.properties:
-        raise InputError(where, "is a query without properties", "give it at least one")
-    fitting = [fit(prop, network.input_shape, outputs, where) for prop in query.properties]
-    return replace(query, properties=tuple(fitting))
+    return resolve_all((spec,), network)[0]
+
+
+def resolve_all(specs: Sequence[Spec], network: Network) -> list[Query]:
+    """`resolve` of each of many specifications, which costs little for each where they are alike."""
+    outputs, polytopes = prod(network.output_shape), dict[tuple[int, tuple[int, ...] | None], tuple[Polytope, ...]]()
+    queries = []
+    for spec in specs:
+        if isinstance(spec, Robustness):
+            key = (spec.label, spec.targets)
+            if key not in polytopes:
+                polytopes[key] = spec.property(outputs).unsafe
+            spec = Property(spec.region, polytopes[key])
+        query = Query((spec,)) if isinstance(spec, Property) else spec
+        if not query.properties:
+            raise InputError(query.name or "property", "is a query without properties", "give it at least one")
+        queries.append(query)
+    names = [query.name or "property" for query in queries for _ in query.properties]
+    fitting = iter(fit_all([p for query in queries for p in query.properties], network.input_shape, outputs, names))
+    return [replace(query, properties=tuple(islice(fitting, len(query.properties)))) for query in queries]
 
 
 def robustness(

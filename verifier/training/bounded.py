@@ -7,7 +7,7 @@ verification uses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from verifier.training.batch_norm import Moments, Recording, running_moments
 from verifier.training.modes import evaluating
 from verifier.training.switching import signs
 from verifier.training.trace import trace
+
+#: up to so many classes the differences of all pairs of logits are bounded
+FEW_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class BoundedModule:
         """Margins by intervals over a box (B, *X)."""
         graph, region = graph or self.graph(), _lifted(box)
         boxes = interval_boxes(graph, region)
-        return Margins(lower_bound(graph, region, Relaxation(boxes, {}), self._objective(graph, y, region)), boxes)
+        return Margins(self._interval_margins(graph, region, boxes, y, 1), boxes)
 
     def ibp_signed(self, box: Box, y: Tensor, graph: Graph | None = None) -> tuple[Tensor, Margins]:
         """Lower bounds (B, K) of ``z_y`` and of every ``-z_k`` over a box by intervals, and interval margins."""
@@ -129,9 +132,9 @@ class BoundedModule:
         """
         graph, region = graph or self.graph(), _lifted(box)
         relaxation = relax_network(graph, region, interval_only)
-        rows, intervals = self._objective(graph, y, region), Relaxation(relaxation.boxes, {})
-        low = lower_bound(graph, region, intervals, rows)
-        high = -lower_bound(graph, region, intervals, Objective(rows.node, -rows.C))
+        rows = self._objective(graph, y, region)
+        low, other = (self._interval_margins(graph, region, relaxation.boxes, y, sign) for sign in (1, -1))
+        high = -other
         largest = (-low).amax(1, keepdim=True).clamp(min=0)  # numbers relative to exp of this
         slope, shift = _exponential_chord(-high - largest, -low - largest)
         fused = Objective(rows.node, (slope.unsqueeze(1) @ rows.C.squeeze(2)).unsqueeze(2))
@@ -152,6 +155,21 @@ class BoundedModule:
     def _objective(self, graph: Graph, y: Tensor, box: Box) -> Objective:
         """Rows ``z_y - z_k`` on the logits, (B, K-1, 1, K)."""
         return Objective(graph.output, self._margin_rows(box.lower)[y].unsqueeze(2))
+
+    def _interval_margins(self, graph: Graph, region: Box, boxes: Mapping[str, Box], y: Tensor, sign: int) -> Tensor:
+        """Lower bounds (B, K-1) of ``sign * (z_y - z_k)`` by intervals.
+
+        Rows that all samples share are bounded by products of matrices, so with few classes it takes less time to bound
+        the differences of all pairs, and to pick, than those of each sample's label by rows of its own.
+        """
+        intervals = Relaxation(boxes, {})
+        if self.classes > FEW_CLASSES:
+            rows = self._objective(graph, y, region)
+            return lower_bound(graph, region, intervals, replace(rows, C=sign * rows.C))
+        rows = sign * self._margin_rows(region.lower).reshape(1, -1, 1, self.classes)
+        pairs = lower_bound(graph, region, intervals, Objective(graph.output, rows))
+        chosen = y.reshape(-1, 1, 1).expand(-1, 1, self.classes - 1)
+        return pairs.reshape(len(pairs), self.classes, -1).gather(1, chosen).squeeze(1)
 
     def _statistics(self, layer: _BatchNorm) -> Moments:
         if not layer.training:
@@ -174,6 +192,20 @@ def ball(x: Tensor, epsilon: float | Tensor) -> Box:
     """``[x - epsilon, x + epsilon]`` cut with [0, 1], (B, *X); epsilon of all, or (B,)."""
     radius, x = per_sample(epsilon, x), channels_last(x)
     return Box((x - radius).clamp_(min=0), (x + radius).clamp_(max=1))
+
+
+def part_around(box: Box, point: Tensor, half: Tensor) -> Box:
+    """A smaller box in a box (B, *X) around a point: of half width `half`, or of the whole one's where that is less.
+
+    Its middle is the point, or what lies next to it so that no side leaves the whole box.
+
+    Args:
+        point: (B, *X).
+        half: broadcastable to (B, *X).
+    """
+    half = torch.minimum((box.upper - box.lower) / 2, half)
+    middle = torch.minimum(torch.maximum(point, box.lower + half), box.upper - half)
+    return Box(torch.maximum(middle - half, box.lower), torch.minimum(middle + half, box.upper))
 
 
 def channels_last(x: Tensor) -> Tensor:

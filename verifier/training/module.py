@@ -92,8 +92,7 @@ class CertifiedTraining(LightningModule):
         return self.network if self.average is None else self.average.module
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        cuda = self.device.type == "cuda"
-        return torch.optim.Adam(self.network.parameters(), lr=self.rate(0), fused=cuda or None)
+        return torch.optim.Adam(self.network.parameters(), lr=self.rate(0), fused=True)
 
     def train_dataloader(self) -> Batches:
         self.batches.rank, self.batches.world = self.global_rank, self.trainer.world_size
