@@ -12,6 +12,7 @@ from verifier.attacks.pgd import PgdOptions
 from verifier.bounding.ladder import METHODS, LadderOptions, Method, alpha_fixed
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
+from verifier.operators.cost import multiply_adds
 from verifier.search.result import SearchOptions
 from verifier.specs.property import Query
 from verifier.specs.region import Box
@@ -34,6 +35,8 @@ LADDERS = {
 ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown", "k-relu")
 #: rungs that measure as not worth their time before a search where there are convolutions
 ONLY_FOR_DENSE = ("k-relu",)
+#: multiply-adds from which on affine forms take the place of bounding every neuron by the dual function
+FORMS_FROM = 1_000_000
 #: rungs that take their time where there are convolutions and few inputs, and find less than the search's first step
 NOT_BEFORE_FORMS = ("crown",)
 #: bounding methods by name, those that need no solver
@@ -121,15 +124,12 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
     if SEARCH not in rungs:
         return list(rungs)
     left_out = (*ONLY_FOR_MANY_INPUTS * few_inputs, *ONLY_FOR_DENSE * convolutional(graph))
-    left_out += NOT_BEFORE_FORMS * (few_inputs and convolutional(graph) and "ibp" in rungs)
+    left_out += NOT_BEFORE_FORMS * (by_forms(graph, few_inputs) and "ibp" in rungs)
     return [name for name in rungs if name not in left_out]
 
 
 def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) -> SearchOptions:
-    """Options of a search with what pays on a network.
-
-    Boxes are tightened where all layers are dense. Convolutions over few inputs have so many neurons that
-    only affine forms bound them in time: then the input alone is split.
+    """Options of a search with what pays on a network: boxes are tightened where all layers are dense.
 
     Args:
         few_inputs: whether the search splits the input first.
@@ -137,7 +137,14 @@ def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) ->
     if not convolutional(graph):
         return options
     options = replace(options, root=None, narrowing=None)
-    return replace(options, forms=True, splitting="input") if few_inputs and options.splitting == "auto" else options
+    if by_forms(graph, few_inputs) and options.splitting == "auto":
+        return replace(options, forms=True, splitting="input")
+    return options
+
+
+def by_forms(graph: Graph, few_inputs: bool) -> bool:
+    """Whether a network has so many neurons behind so few inputs that affine forms alone bound them in time."""
+    return few_inputs and convolutional(graph) and multiply_adds(graph) > FORMS_FROM
 
 
 def require_programs(rungs: Sequence[str], query: Query, graph: Graph, memory: int) -> None:

@@ -30,6 +30,8 @@ TERMS = 1 << 13
 SUMS = {"maximum": ("add", (1, 2)), "minimum": ("sub", (0, 2))}
 #: share of a form's width that comes from activations, up to which nothing else would be much tighter
 LOOSE = 0.1
+#: layers whose rounding together is no reason to look at an entry again
+LAYERS = 16
 #: symbols that go through an operator together
 CHUNK = 64
 
@@ -102,7 +104,7 @@ class AffineForms:
             boxes: of the nodes before it.
             relaxed: envelope of the node, if it is an activation.
         """
-        interval, operator = step(node, boxes, self.graph.input), OPERATORS[node.op]
+        interval, operator = self._outward(node, boxes), OPERATORS[node.op]
         if operator.envelope is not None:
             source = node.inputs[0]
             form = self._activation(self.forms[source], relaxed[node.name], boxes[source])
@@ -116,11 +118,22 @@ class AffineForms:
         lower, upper = torch.maximum(interval.lower, box.lower), torch.minimum(interval.upper, box.upper)
         return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
+    def _outward(self, node: Node, boxes: Mapping[str, Box]) -> Box:
+        """Interval of a node, wider by what an affine operator rounds: no activation is dead by rounding alone."""
+        operator = OPERATORS[node.op]
+        if operator.adjoint is None or not node.inputs:
+            return step(node, boxes, self.graph.input)
+        wide = {name: _wider(boxes[name], _size(boxes[name])) for name in node.inputs}
+        box = operator.interval(node, *(wide[name] for name in node.inputs))
+        offset = operator.forward(node, *(torch.zeros_like(wide[name].lower[:1]) for name in node.inputs))
+        return _wider(box, _size(box) + offset.abs())
+
     def loose(self, name: str) -> Tensor:
         """Entries (B, *X) of the node taken last whose form can be much wider than their values, for activations."""
         form = self.forms[name]
         lost = form.generators[:, self.free :].abs().sum(1) + form.noise
-        return lost > LOOSE * (form.generators[:, : self.free].abs().sum(1) + lost)
+        little = LOOSE * (form.generators[:, : self.free].abs().sum(1) + lost)
+        return ~(lost <= torch.maximum(little, LAYERS * _rounding(form.size())))  # what overflowed is loose
 
     def _affine(self, node: Node) -> Form:
         """Generators go through the linear part, centre and noise as an interval that holds the rounding as well."""
@@ -149,15 +162,15 @@ class AffineForms:
         slope = (lower[0] + upper[0]) / 2
         low, high = torch.minimum(*_rests(lower, slope, box)), torch.maximum(*_rests(upper, slope, box))
         half = flat(high - low) / 2
-        rounding = _rounding(slope.abs() * form.size() + low.abs() + high.abs())
-        room = self._room(half.shape[1], half) - self.symbols
-        most = half.topk(max(0, min(room, int((half > 0).sum(1).max()))))
-        before, self.symbols = self.symbols, self.symbols + most.indices.shape[1]
-        generators = form.centre.new_zeros(len(half), self.symbols, *slope.shape[1:])
-        torch.mul(slope.unsqueeze(1), form.of_symbols(before).generators, out=generators[:, :before])
-        generators.view(len(half), self.symbols, half.shape[1])[:, before:].scatter_(
-            2, most.indices.unsqueeze(2), most.values.unsqueeze(2)
-        )
+        steeper = (upper[0] - lower[0]).abs() * _size(box)
+        rounding = _rounding(slope.abs() * form.size() + low.abs() + high.abs() + steeper)
+        room = self._room(half.shape[1], half)
+        most = half.topk(max(0, min(room - self.symbols, int((half > 0).sum(1).max()))))
+        before, form = min(self.symbols, room), form.of_symbols(min(self.symbols, room))
+        self.symbols += most.indices.shape[1]  # numbers are never given twice: other branches keep theirs
+        generators = form.centre.new_zeros(len(half), before + most.indices.shape[1], *slope.shape[1:])
+        torch.mul(slope.unsqueeze(1), form.generators, out=generators[:, :before])
+        _put(generators[:, before:], most.indices, most.values)
         noise = slope.abs() * form.noise + half.scatter(1, most.indices, 0).reshape(slope.shape) + rounding
         return Form(slope * form.centre + (low + high) / 2, generators, noise)
 
@@ -195,6 +208,15 @@ def _rests(line: Line, slope: Tensor, box: Box) -> tuple[Tensor, Tensor]:
     """``line(x) - slope x`` at both ends of a box."""
     steeper, intercept = line[0] - slope, 0 if line[1] is None else line[1]
     return steeper * box.lower + intercept, steeper * box.upper + intercept
+
+
+def _size(box: Box) -> Tensor:
+    return torch.maximum(box.lower.abs(), box.upper.abs())
+
+
+def _wider(box: Box, size: Tensor) -> Box:
+    """A box and what sums with products of such sizes round."""
+    return Box(box.lower - _rounding(size), box.upper + _rounding(size))
 
 
 def _rounding(size: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ class InputSplit:
         return relax_network(self.graph, region, inheriting(known, tighten_loose), push=forms.push)
 
     def _gather(self, boxes: Boxes, end: str) -> Tensor:
-        return torch.cat([flat(getattr(boxes[name], end)) for name in self.sources], 1)
+        ends = [flat(getattr(boxes[name], end)) for name in self.sources]
+        return torch.cat(ends, 1) if ends else flat(next(iter(boxes.values())).lower)[:, :0]
 
     def _close(self, closed: Tensor, margins: Tensor, owner: Tensor) -> None:
         """Record the margins (N, P) of the polytopes that were just excluded."""
