@@ -79,7 +79,7 @@ class Program:
             inputs[source.name] = _spread(point[columns], source.entries, size)
         for layer in self.network.layers:
             outputs[layer.node] = _spread(point[self.outputs[layer.node]], layer.free, prod(shapes[layer.node]))
-        height, cuts = self.A.shape[0], {}
+        height, cuts = len(self.row_lower), {}
         targets = np.zeros(0) if self.target is None else -row_dual[self.target : height]
         for rows in self.network.cuts:
             dense = np.zeros(prod(rows.shape))
@@ -217,7 +217,7 @@ def _cuts(
     matrices, limits = [sparse.csr_array((0, width))], [np.zeros(0)]
     for rows in network.cuts:
         known, value = entries[rows.source], values[rows.node]
-        shape = (rows.on_input.shape[1], width)
+        shape = (prod(network.graph.shapes[rows.node]), width)
         own = sparse.csr_array((np.ones(len(known)), (known, inputs[rows.source])), shape=shape)
         matrices.append(sparse.csr_array(rows.on_output @ value.matrix + rows.on_input @ own))
         limits.append(rows.limit - rows.on_output @ value.constant)
