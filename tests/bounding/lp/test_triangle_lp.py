@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import verifier
 from tests.laws.attacked import attacked_minimum
 from tests.laws.networks import NETWORKS, PIECEWISE, Case, case
 from verifier.bounding.ascent import AscentOptions, ascend
@@ -22,8 +24,10 @@ from verifier.bounding.lp.method import triangle_lp
 from verifier.bounding.lp.model import ConvexModel
 from verifier.bounding.lp.network import objective_rows, relaxed_network
 from verifier.bounding.lp.program import program
-from verifier.bounding.rows import Rows
+from verifier.bounding.rows import Rows, stack_rows
+from verifier.operators import place
 from verifier.specs.region import Box
+from verifier.specs.robustness import resolve
 
 #: HiGHS meets constraints to 1e-7
 SOLVER = 1e-6
@@ -142,3 +146,19 @@ def test_after_the_deadline_crown_stands():
     late = triangle_lp(problem, LadderOptions(), monotonic() - 1)
     assert bool(late.lower.isfinite().all())
     assert bool((late.lower <= triangle_lp(problem, LadderOptions()).lower + 1e-9).all())
+
+
+@pytest.mark.slow
+def test_a_wide_saturated_sigmoid_network_has_an_answer(shared: Path):
+    """Its lines meet up to rounding in hundreds of neurons; without room between them HiGHS finds no point at all."""
+    graph = verifier.load(shared / "vnncomp" / "eran" / "onnx" / "ffnnSIGMOID__Point_6x200.onnx.gz")
+    spec = verifier.read_vnnlib(shared / "vnncomp" / "eran" / "vnnlib" / "mnist_spec_idx_1655_eps_0.01200.vnnlib.gz")
+    prop = resolve(spec, graph).properties[0]
+    problem = Problem(
+        place(graph), prop.region.to(torch.float64, "cpu"), stack_rows(graph, [prop], torch.float64, "cpu")
+    )
+    relaxation = METHODS["crown"](problem, LadderOptions(), None).relaxation
+    network = relaxed_network(problem.graph, relaxation, problem.rows.objective.node)
+    assert isinstance(problem.region, Box)
+    solver = HighsModel(program(network, problem.region), objective_rows(problem.graph, problem.rows.objective))
+    assert solver.minimise(0, None) is not None

@@ -28,6 +28,9 @@ from verifier.specs.box import flat_rows
 
 #: memory that the coefficients of one chunk of rows take in the widest layer, in bytes
 CHUNK_BYTES = 32 << 20
+#: lines of smooth activations are moved away from the function by so much: where it is nearly straight they meet up to
+#: rounding, and HiGHS takes that for a contradiction
+LOOSENING = 1e-7
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,9 @@ def _layer(node: str, source: str, relaxation: Relaxation) -> Layer:
     intercepts = np.concatenate([lower.intercepts, upper.intercepts])
     free = (np.ptp(slopes, axis=0) > 0) | (np.ptp(intercepts, axis=0) > 0)
     passing = ~free & (slopes[0] != 0)
+    if len(lower.slopes) > 2 or len(upper.slopes) > 2:
+        lower = Lines(lower.slopes, lower.intercepts - LOOSENING * free)
+        upper = Lines(upper.slopes, upper.intercepts + LOOSENING * free)
     return Layer(node, source, lower, upper, np.flatnonzero(free), np.flatnonzero(passing))
 
 

@@ -217,7 +217,7 @@ def _cuts(
     matrices, limits = [sparse.csr_array((0, width))], [np.zeros(0)]
     for rows in network.cuts:
         known, value = entries[rows.source], values[rows.node]
-        shape = (prod(network.graph.shapes[rows.source]), width)
+        shape = (prod(network.graph.shapes[rows.node]), width)
         own = sparse.csr_array((np.ones(len(known)), (known, inputs[rows.source])), shape=shape)
         matrices.append(sparse.csr_array(rows.on_output @ value.matrix + rows.on_input @ own))
         limits.append(rows.limit - rows.on_output @ value.constant)
