@@ -16,7 +16,7 @@ from verifier.bounding.intermediate import IntermediateOptions
 from verifier.errors import out_of_memory
 from verifier.search.activation_split import ActivationSplit
 from verifier.search.memory import Memory
-from verifier.search.result import RootOptions, SearchOptions, Standing
+from verifier.search.result import NarrowingOptions, RootOptions, SearchOptions, Standing
 from verifier.search.store import Store
 from verifier.search.subproblem import Frame
 from verifier.workers import Workers
@@ -191,7 +191,8 @@ def test_failures_anywhere_lose_nothing(way: str, seed: int, above: bool):
     """Memory ends at random while bounds are recorded and children are stored: false properties stay unproved."""
     graph, box = network("mlp", seed, radius=1.0)
     level = least_first_output(graph, box) + (1e-4 if above else -0.01)
-    search = start(way, graph, box, first_output_below(graph, level))
+    options = SearchOptions(root=None, narrowing=NarrowingOptions(levels=2))
+    search = start(way, graph, box, first_output_below(graph, level), options)
     ledger, chance = search.ledger, random.Random(seed)  # type: ignore[union-attr]
 
     def unreliable(genuine):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import blake2b
 
 import numpy as np
 
@@ -39,33 +38,29 @@ def merge_mirrored(graph: Graph, unused: Callable[[str], str]) -> Graph:
 
 def _pairs(first: Node, last: Node) -> list[tuple[int, int, float]]:
     """Neurons i < j between two layers that are one with a slope, and the slope: no neuron is in two pairs."""
-    rows = _rows(first)
-    outputs = last.constants["weight"].T
-    free: dict[bytes, list[int]] = {}
+    weight, outputs = first.constants["weight"], last.constants["weight"].T
+    bias = first.constants.get("bias", np.zeros(len(weight)))
+    free: dict[float, list[int]] = {}
     pairs = []
-    for j, row in enumerate(rows):
-        key = _key(row)
+    for j, key in enumerate(_keys(weight, bias).tolist()):
         for i in free.get(key, ()):
-            slope = _slope(outputs[i], outputs[j]) if np.array_equal(rows[i], -row) else None
+            opposite = bias[i] == -bias[j] and np.array_equal(weight[i], -weight[j])
+            slope = _slope(outputs[i], outputs[j]) if opposite else None
             if slope is not None:
                 free[key].remove(i)
                 pairs.append((i, j, slope))
                 break
         else:
-            free.setdefault(key, []).append(j)
+            if key:  # not for neurons that are zero
+                free.setdefault(key, []).append(j)
     return pairs
 
 
-def _rows(layer: Node) -> np.ndarray:
-    """Weights and bias of every neuron, (out, in + 1)."""
-    weight = layer.constants["weight"]
-    return np.column_stack([weight, layer.constants.get("bias", np.zeros(len(weight)))])
-
-
-def _key(row: np.ndarray) -> bytes:
-    """The same for a row and its negative, and hardly for any other."""
-    sign = np.sign(row[np.flatnonzero(row)[:1]]).sum()
-    return blake2b((row * sign + 0.0).tobytes(), digest_size=16).digest()  # the sum has no zeros of either sign
+def _keys(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """A number for every neuron, the same for opposite ones and hardly for any others."""
+    direction = np.random.default_rng(0).normal(size=weight.shape[1] + 1)
+    with np.errstate(all="ignore"):
+        return np.abs(weight @ direction[1:] + bias * direction[0]).astype(np.float32)
 
 
 def _slope(v: np.ndarray, w: np.ndarray) -> float | None:
