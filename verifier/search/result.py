@@ -105,12 +105,9 @@ class SearchOptions:
     splitting: Literal["auto", "input", "activation"] = "auto"
     branching: Literal["filtered", "scored", "widest"] = "filtered"
     warm: bool = True
-    branches: int = 6
+    branches: int = 2
     refresh: bool = False
-    stages: tuple[AscentOptions, ...] = (
-        AscentOptions(iterations=5, step=0.05, decay=0.95, multiplier_step=0.05),
-        AscentOptions(iterations=15, step=0.05, decay=0.95, multiplier_step=0.05),
-    )
+    stages: tuple[AscentOptions, ...] = (AscentOptions(iterations=3, step=0.1, decay=0.6, multiplier_step=0.3),)
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
     root: RootOptions | None = field(default_factory=RootOptions)
