@@ -32,8 +32,7 @@ class AscentOptions:
         decay: factor on the step size after every step.
         shared: one set of weights for all rows of a batch element instead of one for each row: less memory, looser.
         patience: stop when no row has gained over this many steps.
-        multiplier_step: first step size of the multipliers of splits and of assumed rows, in units of the objective's
-            coefficients.
+        multiplier_step: first step size of the multipliers of splits, in units of the objective's coefficients.
         cut_step: first step size of the multipliers of cuts, in units of the mean coefficient on their activation.
         whole: whether to go on where a property is proved already, for the tightest bound.
     """
@@ -95,7 +94,7 @@ def climb(
         cuts: the least value of multipliers of cuts, and the unit of their steps (B, S), or None for plain numbers.
     """
     weights = [w for pair in begin.weights.values() for w in pair if w is not None]
-    multipliers = list(begin.multipliers.values()) + ([] if begin.assumed is None else [begin.assumed])
+    multipliers = list(begin.multipliers.values())
     free = weights + multipliers + list(begin.cut_multipliers.values())
     if not free:
         return evaluate(begin), begin
@@ -173,8 +172,7 @@ def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: b
     One set a row, or one for all rows; where the start has none, CROWN's own weights and multipliers of zero.
     """
     rows = 1 if shared else objective.C.shape[1]
-    below, assumed = ancestors(graph, objective.node), relaxation.assumed
-    below |= set() if assumed is None else ancestors(graph, assumed.node)
+    below = ancestors(graph, objective.node)
 
     def spread(given: Tensor | None, default: Tensor | None) -> Tensor | None:
         if given is not None:
@@ -196,8 +194,7 @@ def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: b
         for name, cut in relaxation.cuts.items()
         if name in below and name in relaxation.envelopes
     }
-    on_rows = None if assumed is None else spread(start.assumed, assumed.C.new_zeros(assumed.C.shape[:2]))
-    return DualPoint(weights, multipliers, cuts, on_rows)
+    return DualPoint(weights, multipliers, cuts)
 
 
 def _coefficients(graph: Graph, relaxation: Relaxation, objective: Objective) -> dict[str, Tensor]:
@@ -221,8 +218,7 @@ def _named(like: DualPoint, values: list[Tensor]) -> DualPoint:
 
     weights = {name: (following(low), following(high)) for name, (low, high) in like.weights.items()}
     multipliers = {name: next(rest) for name in like.multipliers}
-    assumed = None if like.assumed is None else next(rest)
-    return DualPoint(weights, multipliers, {name: next(rest) for name in like.cut_multipliers}, assumed)
+    return DualPoint(weights, multipliers, {name: next(rest) for name in like.cut_multipliers})
 
 
 def ancestors(graph: Graph, name: str) -> set[str]:

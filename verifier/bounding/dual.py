@@ -50,13 +50,11 @@ class DualPoint:
         multipliers: for each node with split constraints, their multipliers, (B, S, *X) >= 0; no entry is zero.
         cut_multipliers: for each activation with cuts, theirs, in the shape and range that the cuts want (see
             `Cuts` and `Hulls`); no entry is zero.
-        assumed: multipliers (B, S, T) >= 0 of the rows that are assumed not to be positive; None is zero.
     """
 
     weights: Mapping[str, tuple[Tensor | None, Tensor | None]] = field(default_factory=dict)
     multipliers: Mapping[str, Tensor] = field(default_factory=dict)
     cut_multipliers: Mapping[str, Tensor] = field(default_factory=dict)
-    assumed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,6 @@ class Relaxation:
         steps: for each node whose box was tightened, the rows (B, R) and dual points that did it, as evidence.
         splits: for each node that is split, what is assumed of its value on top of the region.
         cuts: for each activation that has some, what is known jointly of its neurons' inputs and outputs.
-        assumed: rows (B, T) that are not positive at the points that matter, such as those of an unsafe polytope.
     """
 
     boxes: Mapping[str, Box]
@@ -143,14 +140,13 @@ class Relaxation:
     steps: Mapping[str, tuple[tuple[Tensor, AnyPoint], ...]] = field(default_factory=dict)
     splits: Mapping[str, Split] = field(default_factory=dict)
     cuts: Mapping[str, JointBound] = field(default_factory=dict)
-    assumed: Objective | None = None
 
 
 @dataclass(frozen=True)
 class LinearBound:
     """``sum_name <A[name], value of name> + constant`` lies below the objective everywhere on the region.
 
-    Where splits or rows are assumed, it does so only at the points of the region that meet them.
+    Where splits are assumed, it does so only at the points of the region that meet them.
 
     Args:
         A: coefficients (B, S, *X) on the network's input and on activations where the push stopped.
@@ -175,15 +171,12 @@ def lower_bound(
     """
     chain = first_layer(graph) if isinstance(region, Box) and not _trained(graph, region) else ()
     stop = chain[-1].name if chain else None
-    bound = linear_bound(
-        graph, relaxation.envelopes, objective, dual, relaxation.splits, None, relaxation.cuts, stop, relaxation.assumed
-    )
-    direct = {objective.node, *([] if relaxation.assumed is None else [relaxation.assumed.node])}
+    bound = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, None, relaxation.cuts, stop)
     total = bound.constant
     for name, A in bound.A.items():
         if name == stop:
             assert isinstance(region, Box)
-            movable = None if name in direct else _movable(graph, relaxation, name)
+            movable = None if name == objective.node else _movable(graph, relaxation, name)
             total = total + minimum_through(graph, chain, region, A, movable)
         else:
             total = total + (region if name == graph.input else relaxation.boxes[name]).minimum(A)
@@ -219,30 +212,23 @@ def linear_bound(
     watch: Callable[[Node, Tensor], None] | None = None,
     cuts: Mapping[str, JointBound] = MappingProxyType({}),
     stop: str | None = None,
-    assumed: Objective | None = None,
 ) -> LinearBound:
     """Push an objective back towards the input: at an activation every coefficient takes the line of its sign.
 
     A split ``sign * (x - point) >= 0`` enters with its multiplier as in beta-CROWN (Wang et al. 2021, arXiv
     2103.06624): subtracting a non-negative multiple of what is non-negative can only lower the objective. So do cuts,
-    in part on the activation's output and in part on its input. Rows that are assumed not to be positive are added to
-    the objective with their multipliers, as in INVPROP (Kotha et al. 2023, arXiv 2302.01404).
+    in part on the activation's output and in part on its input.
 
     Args:
         splits: what is assumed of nodes; those whose multipliers are in `dual` enter.
         watch: called with every node that is reached (but for the input) and the coefficients on it.
         cuts: of activations; those whose multipliers are in `dual` enter.
         stop: name of a node where the push ends, whose coefficients are then part of the result.
-        assumed: rows that are not positive; they enter where `dual` has their multipliers.
     """
     dual = dual or DualPoint()
     pending: dict[str, Tensor] = {objective.node: objective.C}
     zero = objective.C.new_zeros(objective.C.shape[:2])
     constants = [zero if objective.offset is None else objective.offset]
-    if dual.assumed is not None and assumed is not None:
-        A, constant = _mixed(assumed, dual.assumed)
-        pending[assumed.node] = pending[assumed.node] + A if assumed.node in pending else A
-        constants += [] if constant is None else [constant]
     stopped: dict[str, Tensor] = {}
     for node in reversed(graph.nodes):
         A = pending.pop(node.name, None)
@@ -273,12 +259,6 @@ def linear_bound(
                 pending[name] = pending[name] + part if name in pending else part
     total = torch.stack(torch.broadcast_tensors(*constants))
     return LinearBound(stopped, total.sum(0))
-
-
-def _mixed(rows: Objective, multipliers: Tensor) -> tuple[Tensor, Tensor | None]:
-    """``<multipliers, rows>`` for multipliers (B, S, T): coefficients (B, S, *X); constant (B, S)."""
-    A = torch.matmul(multipliers, rows.C.flatten(2)).reshape(*multipliers.shape[:2], *rows.C.shape[2:])
-    return A, None if rows.offset is None else torch.matmul(multipliers, rows.offset.unsqueeze(2)).squeeze(2)
 
 
 def _apply_split(A: Tensor, split: Split, multipliers: Tensor) -> tuple[Tensor, Tensor | None]:

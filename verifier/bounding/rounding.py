@@ -38,10 +38,7 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
         else:
             terms.append(_affine_terms(graph, relaxation, node, size + blurred.pop(node.name, 0)))
 
-    assumed = relaxation.assumed
-    linear = linear_bound(
-        graph, relaxation.envelopes, objective, dual, relaxation.splits, watch, relaxation.cuts, assumed=assumed
-    )
+    linear = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, watch, relaxation.cuts)
     for node in graph.nodes:
         if node.name in blurred and node.op != "input" and OPERATORS[node.op].adjoint is not None:
             terms.append(_affine_terms(graph, relaxation, node, blurred[node.name]))
@@ -53,8 +50,6 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
             terms.append(_cut_terms(graph, relaxation, name, size))
     if objective.offset is not None:
         terms.append(objective.offset.abs())
-    if dual.assumed is not None and assumed is not None and assumed.offset is not None:
-        terms.append(torch.matmul(dual.assumed, assumed.offset.abs().unsqueeze(2)).squeeze(2))
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
 

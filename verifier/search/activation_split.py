@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import AscentOptions, ascend
+from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, allowance, reevaluate
 from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
 from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
-from verifier.search.late import Late
 from verifier.search.ledger import Ledger
-from verifier.search.result import LateOptions, Replay, RootOptions, SearchOptions, Watch
+from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
 from verifier.search.root import refine
 from verifier.search.subproblem import Batch, Frame, View, in_precision, select
 from verifier.specs.box import flat_rows
@@ -58,7 +57,7 @@ class ActivationSplit:
         size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
         self.ledger = Ledger.of(problem, wanted, size, options, replay, watch)
         self.options = options
-        self._problems, self._dual, self._steps = (problem, exact), root.dual, root.relaxation.steps
+        self._problems, self._dual = (problem, exact), root.dual
         if root.lower.dtype != torch.float64:
             root = reevaluate(exact, root)
         self._boxes = root.relaxation.boxes
@@ -79,7 +78,6 @@ class ActivationSplit:
         # only now: where memory ended before, what is open still belongs to the frame that it was made for
         self.frame, self.exact = frame, in_float64
         self._leaves: Leaves | None = None
-        self._late = None if self.options.late is None else Late.of(frame, in_float64, self._steps)
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
@@ -102,8 +100,7 @@ class ActivationSplit:
         now = monotonic()
         end = now + (options.seconds if until is None else options.share * (until - now))
         try:
-            memory = self.options.memory // 4
-            self._boxes = refine(*self._problems, self._boxes, self.ledger.size, options, end, memory, self._steps)
+            self._boxes = refine(*self._problems, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
             left = self.ledger.store.numbers()
             self._open = torch.zeros_like(self._open)
             self._open[left["owner"], left["target"]] = True
@@ -116,30 +113,10 @@ class ActivationSplit:
         """Split subproblems and bound both halves of each; returns what stays open."""
         stuck = split_points(self.frame, parents).isnan().all(1)
         left = [self._finish(select(parents, stuck.nonzero()[:, 0]), until)] if bool(stuck.any()) else []
-        parents = select(parents, (~stuck).nonzero()[:, 0])
-        if self._late is not None and self.options.late is not None:
-            parents = self._narrow(parents, self._late, self.options.late, until)
-        children = self._branch(parents)
+        children = self._branch(select(parents, (~stuck).nonzero()[:, 0]))
         if len(children["bound"]) and not self.ledger.falsified:
             left.append(self._bound(children, until))
         return left
-
-    def _narrow(self, parents: Batch, late: Late, options: LateOptions, until: float | None) -> Batch:
-        """Narrow the late entries of those that still have a long way to go, and bound these anew."""
-        depth, bound = parents["depth"], parents["bound"]
-        far = -bound * depth > options.levels * (bound - parents["first"])
-        due = far & (depth > 0) & (depth % options.every == 0)
-        if not bool(due.any()):
-            return parents
-        some, rest = (select(parents, mask.nonzero()[:, 0]) for mask in (due, ~due))
-        empty = late.tighten(some, options.ascent, options.chunk_bytes)
-        some["assuming"] = torch.ones_like(empty)
-        self.ledger.count(closed=int(empty.sum()))
-        self.ledger.close(some["bound"].new_zeros(len(empty)).masked_fill(~empty, torch.inf), some["owner"])
-        some = select(some, (~empty).nonzero()[:, 0])
-        if len(some["bound"]):
-            some = self._climb(some, self.options.stages[-1], True, until)
-        return {name: torch.cat([value, rest[name]]) for name, value in some.items()}
 
     @torch.no_grad()
     def _branch(self, parents: Batch) -> Batch:
@@ -150,7 +127,6 @@ class ActivationSplit:
         watch: dict[str, Tensor] = {}
         linear, rows = self.frame.bound(view, watch)
         parents["bound"] = torch.maximum(parents["bound"], rows.amax(1))
-        parents["first"] = torch.where(parents["depth"] == 0, parents["bound"], parents["first"])
         values, moved = self._minimisers(linear, parents)
         at = splits(self.frame, view, watch, parents)
         kinks = at_kinks(self.frame, at.points)
@@ -197,18 +173,14 @@ class ActivationSplit:
         if self.options.refresh:
             batch = self._refresh(batch)
         for number, stage in enumerate(self.options.stages):
-            batch = self._climb(batch, stage, self.options.warm or number > 0, until)
+            view = self.frame.view(batch)
+            graph = self.frame.problem.graph
+            start = view.dual if self.options.warm or number else None
+            rows, dual = ascend(graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=start)
+            batch = self._settle(batch, rows.amax(1), dual)
             if len(batch["bound"]) == 0:
                 break
         return batch
-
-    def _climb(self, batch: Batch, stage: AscentOptions, warm: bool, until: float | None) -> Batch:
-        view = self.frame.view(batch)
-        start = view.dual if warm else None
-        rows, dual = ascend(
-            self.frame.problem.graph, view.region, view.relaxation, view.objective, stage, deadline=until, start=start
-        )
-        return self._settle(batch, rows.amax(1), dual)
 
     @torch.no_grad()
     def _refresh(self, batch: Batch) -> Batch:
@@ -232,9 +204,7 @@ class ActivationSplit:
         closed = torch.zeros_like(bounds, dtype=torch.bool)
         if len(hopeful):
             closed[hopeful] = self._proved(select(batch, hopeful))
-        # bounds that assume rows to be no greater than zero say that they are positive, but not how much
-        margins = torch.where(batch["assuming"], batch["bound"].clamp(max=0), batch["bound"])
-        self.ledger.close(margins.masked_fill(~closed, torch.inf), batch["owner"])
+        self.ledger.close(batch["bound"].masked_fill(~closed, torch.inf), batch["owner"])
         self.ledger.count(closed=int(closed.sum()))
         return select(batch, (~closed).nonzero()[:, 0])
 

@@ -44,7 +44,6 @@ class RootOptions:
         share, seconds: share of the time that is left, and seconds without a limit.
         ascent: on each subproblem.
         rounds: rounds of splits at most.
-        layers: so many of the last pre-activations are tightened at most.
     """
 
     after: float = 1.0
@@ -54,26 +53,6 @@ class RootOptions:
         default_factory=lambda: AscentOptions(iterations=5, step=0.2, decay=0.8, multiplier_step=0.1)
     )
     rounds: int = 12
-    layers: int = 100
-
-
-@dataclass(frozen=True)
-class LateOptions:
-    """How the last pre-activations of subproblems are narrowed (see `verifier.search.late`).
-
-    Args:
-        every: after so many splits again.
-        levels: where it takes at least so many splits more, at the pace so far, until a subproblem is closed.
-        ascent: on each entry.
-        chunk_bytes: memory that the coefficients of some entries take in the widest layer.
-    """
-
-    every: int = 3
-    levels: float = 5.0
-    ascent: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=4, step=0.2, decay=0.8, multiplier_step=0.1)
-    )
-    chunk_bytes: int = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -95,7 +74,6 @@ class SearchOptions:
         subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
         root: how the boxes of the root are tightened before activations are split; None for not at all.
-        late: how the last pre-activations of subproblems are narrowed; None for not at all.
     """
 
     memory: int = 4 << 30
@@ -111,7 +89,6 @@ class SearchOptions:
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
     root: RootOptions | None = field(default_factory=RootOptions)
-    late: LateOptions | None = field(default_factory=LateOptions)
 
 
 @dataclass(frozen=True)

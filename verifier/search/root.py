@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from verifier.bounding.ascent import ancestors, ascend
 from verifier.bounding.cases import worse_half
 from verifier.bounding.dual import DualPoint, Objective
-from verifier.bounding.intermediate import Steps, unit_rows
+from verifier.bounding.intermediate import unit_rows
 from verifier.bounding.ladder import Problem
 from verifier.bounding.rows import Rows
 from verifier.operators.table import OPERATORS
@@ -44,7 +43,6 @@ def refine(
     options: RootOptions,
     until: float,
     memory: int = 1 << 30,
-    steps: Mapping[str, Steps] = MappingProxyType({}),
 ) -> dict[str, Box]:
     """Boxes that lie in the given ones.
 
@@ -54,16 +52,14 @@ def refine(
         size: subproblems that a batch takes.
         until: `time.monotonic` value at which to stop.
         memory: bytes that the subproblems of one layer may take.
-        steps: what tightened the given boxes, whose dual points the trees begin with.
     """
-    boxes, layers = dict(boxes), pieces(exact, boxes)[-options.layers :]
+    boxes, layers = dict(boxes), pieces(exact, boxes)
     for number, piece in enumerate(layers):
         now = monotonic()
         end = now + (until - now) / (len(layers) - number)
         trees = Trees.of(problem, exact, boxes, piece)
         if trees is not None and now < until:
-            begin = known_point(trees.frame, piece, steps.get(piece.source, ()))
-            boxes[piece.source] = intersect(boxes[piece.source], trees.grow(size, options, end, memory, begin))
+            boxes[piece.source] = intersect(boxes[piece.source], trees.grow(size, options, end, memory))
     return boxes
 
 
@@ -99,19 +95,15 @@ class Trees:
         relus = all(node.op == "relu" for node in piece.activations)
         return cls(piece, box, frame, exact_frame, 0.0 if relus else torch.inf)
 
-    def grow(self, size: int, options: RootOptions, until: float, memory: int, begin: DualPoint) -> Box:
-        """Split the worst leaves again and again, and bound them; what they prove.
-
-        Args:
-            begin: line weights (B, 2R, *X) of the trees' roots; CROWN's where it has none.
-        """
+    def grow(self, size: int, options: RootOptions, until: float, memory: int) -> Box:
+        """Split the worst leaves again and again, and bound them; what they prove."""
         index = self.piece.index
         entries = sum(len(piece.index) for piece in self.frame.pieces)
         row = NUMBERS * entries * self.frame.problem.rows.objective.C.element_size()  # bytes of a subproblem
         if 2 * self.box.batch * len(index) * row > memory:
             return self.box
         late = monotonic() + (1 - PROOF_SHARE) * (until - monotonic())
-        leaves = self._bounded(self.frame.roots(begin), size, options, late)
+        leaves = self._bounded(self.frame.roots(DualPoint()), size, options, late)
         for _ in range(options.rounds):
             worst = self._worst(leaves)
             full = (len(leaves["bound"]) + int(worst.sum())) * row > memory
@@ -193,43 +185,6 @@ class Trees:
         """The least bound (B, 2R) of the leaves of every tree."""
         least = bounds.new_full((self.box.batch * 2 * len(self.piece.index),), torch.inf)
         return least.scatter_reduce(0, tree, bounds, "amin").reshape(self.box.batch, -1)
-
-
-def known_point(frame: Frame, piece: Piece, steps: Steps) -> DualPoint:
-    """Line weights (B, 2k, *X) for the entries of a pre-activation and their negatives, the last ones known.
-
-    Args:
-        frame: of the network below.
-        steps: what tightened the pre-activation's box; points of windows are left out.
-    """
-    weights = {}
-    for node in (node for earlier in frame.pieces for node in earlier.activations):
-        envelope = OPERATORS[node.op].envelope(node, frame.boxes[node.inputs[0]])  # type: ignore[misc]
-        points = [(rows, dual.weights.get(node.name)) for rows, dual in steps if isinstance(dual, DualPoint)]
-        weights[node.name] = tuple(
-            _of_entries(piece, family.default, [(rows, pair[side]) for rows, pair in points if pair is not None])
-            for side, family in enumerate((envelope.lower, envelope.upper))
-        )
-    return DualPoint(weights)
-
-
-def _of_entries(piece: Piece, default: Tensor | None, known: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
-    """Weights (B, 2k, *X) of one side of an activation's lines, from those (B, 2R, *X) of some rows (B, R)."""
-    if default is None:
-        return None
-    found = default.unsqueeze(1).repeat(1, 2 * len(piece.index), *(1,) * (default.dim() - 1))
-    for rows, weight in known:
-        if weight is None:
-            continue
-        place = torch.full((len(rows), 1 + int(torch.maximum(rows.max(), piece.index.max()))), -1, device=rows.device)
-        place.scatter_(1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows))
-        place = place[:, piece.index]
-        present = (place >= 0).repeat(1, 2).reshape(len(rows), -1, *(1,) * (default.dim() - 1))
-        place = torch.cat([place, place + rows.shape[1]], 1).clamp(min=0)
-        batch = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-        taken = weight.expand(len(rows), 2 * rows.shape[1], *weight.shape[2:])[batch, place]
-        found = torch.where(present, taken.to(found), found)
-    return found
 
 
 def _below(problem: Problem, piece: Piece, batch: int) -> Problem:

@@ -30,8 +30,7 @@ EMPTY_BEYOND = 1e-6
 
 #: a subproblem's fields: ends ``low`` and ``high`` of the open pre-activations, ``sign`` and ``point`` of their last
 #: split (N, K); ``multiplier``, and weights ``weight_low`` and ``weight_high`` of the lines (N, S, K); ``bound``,
-#: bound of their root ``first``, ``depth``, property ``owner`` and polytope ``target`` (N,); and ``assuming`` (N,),
-#: whether their ends hold only where the polytope's rows are not positive
+#: ``depth``, property ``owner`` and polytope ``target`` (N,)
 Batch = dict[str, Tensor]
 
 
@@ -137,8 +136,6 @@ class Frame:
             "weight_low": weights[0],
             "weight_high": weights[1],
             "bound": like.new_full((count,), -torch.inf),
-            "first": like.new_full((count,), -torch.inf),
-            "assuming": torch.zeros(count, dtype=torch.bool, device=like.device),
             "depth": torch.zeros(count, dtype=torch.int32, device=like.device),
             "owner": owner,
             "target": target,
@@ -171,7 +168,7 @@ class Frame:
         objective = Objective(all_rows.node, all_rows.C[each, rows], all_rows.offset[each, rows])
         envelopes, splits, weights, multipliers = {}, {}, {}, {}
         for piece in self.pieces:
-            box, shape = self.box(piece, batch), self.problem.graph.shapes[piece.source]
+            box, shape = self._box(piece, batch), self.problem.graph.shapes[piece.source]
             for node in piece.activations:
                 envelope = OPERATORS[node.op].envelope(node, box)  # type: ignore[misc]
                 envelopes[node.name] = envelope
@@ -209,14 +206,14 @@ class Frame:
             if envelopes and not envelopes.keys().isdisjoint(ancestors(graph, piece.source)):
                 empty |= self._tighten(piece, batch, region, Relaxation({}, envelopes), options)
             for node in piece.activations:
-                envelopes[node.name] = OPERATORS[node.op].envelope(node, self.box(piece, batch))  # type: ignore[misc]
+                envelopes[node.name] = OPERATORS[node.op].envelope(node, self._box(piece, batch))  # type: ignore[misc]
         return empty
 
     def _tighten(
         self, piece: Piece, batch: Batch, region: Region, relaxation: Relaxation, options: IntermediateOptions
     ) -> Tensor:
         """Cut down the open entries of one pre-activation by the dual function; (N,) which subproblems are empty."""
-        graph, box = self.problem.graph, self.box(piece, batch)
+        graph, box = self.problem.graph, self._box(piece, batch)
         masks = [OPERATORS[node.op].splits(node, box) for node in piece.activations]  # type: ignore[misc]
         rows = wanted_rows(torch.stack(masks).any(0))
         lower, upper = flat(box.lower), flat(box.upper)
@@ -252,7 +249,7 @@ class Frame:
         Returns:
             The values, and for each pre-activation where it had to be moved, bool (N, *X).
         """
-        boxes = {piece.source: self.box(piece, batch) for piece in self.pieces}
+        boxes = {piece.source: self._box(piece, batch) for piece in self.pieces}
         values: dict[str, Tensor] = {}
         moved: dict[str, Tensor] = {}
         for node in self.problem.graph.nodes:
@@ -275,7 +272,7 @@ class Frame:
     def _gather(self, values: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([flat(values[piece.source])[:, piece.index] for piece in self.pieces], 1)
 
-    def box(self, piece: Piece, batch: Batch) -> Box:
+    def _box(self, piece: Piece, batch: Batch) -> Box:
         root = self.boxes[piece.source]
         ends = []
         for end, key in (("lower", "low"), ("upper", "high")):
