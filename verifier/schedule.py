@@ -36,8 +36,6 @@ ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown", "k-relu")
 ONLY_FOR_DENSE = ("k-relu",)
 #: bounding methods by name, those that need no solver
 RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
-#: pre-activations, from the last, that a search refines at its root where there are convolutions
-REFINED_BEHIND_CONVOLUTIONS = 1
 #: shares of the remaining time that rungs before a search may take, and seconds of it without a deadline
 RUNG_SHARES, RUNG_SECONDS = {"alpha-crown": 0.3, "k-relu": 0.3}, 60.0
 #: share of the remaining time that an attack may take
@@ -125,15 +123,9 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
 
 
 def worthwhile_search(options: SearchOptions, graph: Graph) -> SearchOptions:
-    """Options of a search without what does not pay on a network.
-
-    Behind convolutions only the last boxes are refined at the root, whose neurons are few and are split most; where all
-    layers are dense, all are, and then subproblems gain nothing from narrower ones.
-    """
-    if not convolutional(graph):
-        return replace(options, late=None)
-    root = None if options.root is None else replace(options.root, layers=REFINED_BEHIND_CONVOLUTIONS)
-    return replace(options, root=root)
+    """Options of a search without what does not pay on a network: where all layers are dense, boxes are refined at the
+    root, behind convolutions the last neurons get cuts instead."""
+    return replace(options, root=None) if convolutional(graph) else replace(options, joint=None)
 
 
 def require_milp(query: Query, graph: Graph) -> None:

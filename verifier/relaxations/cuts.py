@@ -76,6 +76,15 @@ class Cuts:
     def zero(self, rows: int) -> Tensor:
         return _by_group(self.p, rows, self.p.shape[-1])
 
+    def to(self, dtype: torch.dtype) -> Cuts:
+        """The same in another precision, without evidence."""
+        return Cuts(self.index, self.P.to(dtype), self.R.to(dtype), self.p.to(dtype))
+
+    def select(self, batch: Tensor) -> Cuts:
+        """Those of elements of the batch, without evidence."""
+        index = self.index[batch] if self.index.dim() == 3 else self.index
+        return Cuts(index, self.P[batch], self.R[batch], self.p[batch])
+
     def push(self, multipliers: Tensor, size: int) -> Push:
         mixed = _mix(multipliers, self._table())
         return *_spread(mixed[..., :-1], self.index, size), -mixed[..., -1].sum(2)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.intermediate import IntermediateOptions
+from verifier.relaxations.groups import GroupOptions
 
 #: (number of the property in the batch, point (*X)) -> whether it is a counterexample, which ends the search
 Replay = Callable[[int, Tensor], bool]
@@ -56,6 +57,27 @@ class RootOptions:
 
 
 @dataclass(frozen=True)
+class JointOptions:
+    """Which cuts all subproblems of a search share.
+
+    Args:
+        after: seconds of search that come first: what they decide needs no cuts.
+        layers: so many of the last activations get some.
+        groups: which of their neurons go together.
+        ascent: on the property's rows, which shows what cuts help.
+        kept: groups of an activation that stay.
+    """
+
+    after: float = 1.0
+    layers: int = 2
+    groups: GroupOptions = field(default_factory=lambda: GroupOptions(most=800))
+    ascent: AscentOptions = field(
+        default_factory=lambda: AscentOptions(iterations=40, step=0.1, decay=0.95, patience=20, whole=True)
+    )
+    kept: int = 200
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """How to search.
 
@@ -74,6 +96,7 @@ class SearchOptions:
         subproblem_bytes: memory that a batch of activation splits takes in the widest layer.
         candidates: points handed to the replay per batch at most.
         root: how the boxes of the root are tightened before activations are split; None for not at all.
+        joint: which cuts the subproblems share; None for no cuts.
     """
 
     memory: int = 4 << 30
@@ -89,6 +112,7 @@ class SearchOptions:
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
     root: RootOptions | None = field(default_factory=RootOptions)
+    joint: JointOptions | None = field(default_factory=JointOptions)
 
 
 @dataclass(frozen=True)
