@@ -1,7 +1,8 @@
-"""Cuts on groups of late neurons, which all subproblems of a search share (k-ReLU inside branch and bound).
+"""Cuts on pairs of late neurons, which all subproblems of a search share (k-ReLU inside branch and bound).
 
-Behind convolutions the layers are too wide to cut all of them. In the last ones, whose neurons a search splits most,
-pairs close a good part of the gap at the root, and what holds there holds in every subproblem. Multi-neuron
+Behind convolutions the layers are too wide to cut all of them. Before the last activation pairs close some of the gap
+at the root, and what holds there holds in every subproblem. On the last one they close most, but there a search splits
+the neurons themselves, which makes their cuts worthless and, until then, hides which splits are good. Multi-neuron
 constraints in a branch and bound by dual ascent: Ferrari et al. 2022 (arXiv 2205.00263).
 """
 
@@ -44,7 +45,7 @@ def find_cuts(
     options: JointOptions,
     until: float | None,
 ) -> Joint | None:
-    """Those cuts on the last activations that raise some row; None where there are none.
+    """Those cuts on late activations that raise some row most; None where there are none.
 
     Args:
         problems, relaxations: in working precision, and in float64.
@@ -55,7 +56,7 @@ def find_cuts(
     nodes = [node for node in problem.graph.nodes if node.op in OPERATORS and OPERATORS[node.op].kinks is not None]
     how = KReluOptions(options.groups, octahedra=OctahedraOptions())
     join = join_groups(problem.graph, problem.region, how, until)
-    found = {node.name: join(node, relaxation) for node in nodes[-options.layers :]}
+    found = {node.name: join(node, relaxation) for node in nodes[-1 - options.layers : -1]}
     cuts = {name: cut for name, cut in found.items() if isinstance(cut, Cuts)}
     if not cuts:
         return None

@@ -62,14 +62,14 @@ class JointOptions:
 
     Args:
         after: seconds of search that come first: what they decide needs no cuts.
-        layers: so many of the last activations get some.
+        layers: so many of the activations before the last one get some.
         groups: which of their neurons go together.
         ascent: on the property's rows, which shows what cuts help.
         kept: groups of an activation that stay.
     """
 
     after: float = 1.0
-    layers: int = 2
+    layers: int = 1
     groups: GroupOptions = field(default_factory=lambda: GroupOptions(most=800))
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=40, step=0.1, decay=0.95, patience=20, whole=True)
@@ -108,7 +108,9 @@ class SearchOptions:
     warm: bool = True
     branches: int = 2
     refresh: bool = False
-    stages: tuple[AscentOptions, ...] = (AscentOptions(iterations=3, step=0.1, decay=0.6, multiplier_step=0.3),)
+    stages: tuple[AscentOptions, ...] = (
+        AscentOptions(iterations=3, step=0.1, decay=0.6, multiplier_step=0.3, cut_step=0.01),
+    )
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
     root: RootOptions | None = field(default_factory=RootOptions)
