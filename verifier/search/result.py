@@ -69,12 +69,12 @@ class JointOptions:
     """
 
     after: float = 1.0
-    layers: int = 1
-    groups: GroupOptions = field(default_factory=lambda: GroupOptions(most=800))
+    layers: int = 3
+    groups: GroupOptions = field(default_factory=lambda: GroupOptions(most=2000))
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=40, step=0.1, decay=0.95, patience=20, whole=True)
     )
-    kept: int = 200
+    kept: int = 400
 
 
 @dataclass(frozen=True)
