@@ -61,8 +61,10 @@ class ActivationSplit:
         self._problems, self._dual, near = (problem, exact), root.dual, root.relaxation
         if root.lower.dtype != torch.float64:
             root = reevaluate(exact, root)
-        self._boxes, self._relaxations = root.relaxation.boxes, (near, root.relaxation)
+        self._boxes = root.relaxation.boxes
         self._joint: Joint | None = None
+        # what cuts are made from takes much memory, and is let go with them
+        self._relaxations = None if options.joint is None else (near, root.relaxation)
         margins = exact.rows.margins(root.lower)
         missed = exact.rows.margins(root.lower - allowance(exact, root)) > 0
         owner, target = missed.nonzero().unbind(1)
@@ -103,17 +105,27 @@ class ActivationSplit:
     def _refine(self, until: float | None) -> None:
         """Begin again over tighter boxes and with cuts."""
         try:
-            if self.options.joint is not None and self._joint is None:
-                self._joint = find_cuts(self._problems, self._relaxations, self._dual, self.options.joint, until)
+            known = self._joint
+            self._find_cuts(until)
             if self.options.root is not None:
                 self._boxes = self._refined(self.options.root, until)
-            left = self.ledger.store.numbers()
+            elif self._joint is known:
+                return  # nothing is new
+            numbers = self.ledger.store.numbers()
             self._open = torch.zeros_like(self._open)
-            self._open[left["owner"], left["target"]] = True
+            self._open[numbers["owner"], numbers["target"]] = True
             self._begin()
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise  # else the search goes on where it is
+
+    def _find_cuts(self, until: float | None) -> None:
+        """Once, where the time allows it."""
+        options, left = self.options.joint, torch.inf if until is None else until - monotonic()
+        if options is not None and self._relaxations is not None and left > options.least:
+            end = monotonic() + options.share * left
+            self._joint = find_cuts(self._problems, self._relaxations, self._dual, options, end)
+            self._relaxations = None
 
     def _refined(self, options: RootOptions, until: float | None) -> dict[str, Box]:
         now = monotonic()

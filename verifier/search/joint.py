@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from verifier.bounding.octahedra import OctahedraOptions
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts
 from verifier.search.result import JointOptions
+from verifier.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def find_cuts(
     relaxations: tuple[Relaxation, Relaxation],
     dual: DualPoint,
     options: JointOptions,
-    until: float | None,
+    until: float,
 ) -> Joint | None:
     """Those cuts on late activations that raise some row most; None where there are none.
 
@@ -56,8 +58,9 @@ def find_cuts(
     nodes = [node for node in problem.graph.nodes if node.op in OPERATORS and OPERATORS[node.op].kinks is not None]
     how = KReluOptions(options.groups, octahedra=OctahedraOptions())
     join = join_groups(problem.graph, problem.region, how, until)
-    found = {node.name: join(node, relaxation) for node in nodes[-1 - options.layers : -1]}
-    cuts = {name: cut for name, cut in found.items() if isinstance(cut, Cuts)}
+    late, workers = nodes[-1 - options.layers : -1][::-1], Workers.on(problem.rows.objective.C.device)
+    found = zip(late, workers.map(lambda node: join(node, relaxation), late), strict=True)
+    cuts = {node.name: cut for node, cut in found if isinstance(cut, Cuts)}
     if not cuts:
         return None
     now, rows = replace(relaxation, cuts=cuts), problem.rows.objective
@@ -66,8 +69,11 @@ def find_cuts(
     few = {name: _pick(cut, kept[name]) for name, cut in cuts.items()}
     again = join_again(exact.graph, exact.region, few)
     by_name = {node.name: node for node in exact.graph.nodes}
-    proved = {name: again(by_name[name], wide) for name in few}
-    stand = {name: cut for name, cut in proved.items() if isinstance(cut, Cuts)}
+    names = list(few) if monotonic() < until else []
+    proved = zip(names, workers.map(lambda name: again(by_name[name], wide), names), strict=True)
+    stand = {name: cut for name, cut in proved if isinstance(cut, Cuts)}
+    if not stand:
+        return None
     near = {name: cut.to(rows.C.dtype) for name, cut in stand.items()}
     multipliers = {name: _gather(point.cut_multipliers[name].transpose(1, 2), kept[name]) for name in stand}
     multipliers = {name: value.transpose(1, 2) for name, value in multipliers.items()}

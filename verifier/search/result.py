@@ -62,6 +62,7 @@ class JointOptions:
 
     Args:
         after: seconds of search that come first: what they decide needs no cuts.
+        share, least: share of the time that is left for finding them, and seconds without which there are none.
         layers: so many of the activations before the last one get some.
         groups: which of their neurons go together.
         ascent: on the property's rows, which shows what cuts help.
@@ -69,6 +70,8 @@ class JointOptions:
     """
 
     after: float = 1.0
+    share: float = 0.5
+    least: float = 8.0
     layers: int = 3
     groups: GroupOptions = field(default_factory=lambda: GroupOptions(most=2000))
     ascent: AscentOptions = field(
