@@ -113,6 +113,7 @@ class SearchOptions:
     refresh: bool = False
     stages: tuple[AscentOptions, ...] = (
         AscentOptions(iterations=3, step=0.1, decay=0.6, multiplier_step=0.3, cut_step=0.01),
+        AscentOptions(iterations=4, step=0.03, decay=0.7, multiplier_step=0.03, cut_step=0.003),
     )
     subproblem_bytes: int = 1 << 20
     candidates: int = 2
