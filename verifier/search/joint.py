@@ -20,6 +20,7 @@ from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.krelu import KReluOptions, join_again, join_groups
 from verifier.bounding.ladder import Problem
 from verifier.bounding.octahedra import OctahedraOptions
+from verifier.operators.cost import multiply_adds
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts
 from verifier.search.result import JointOptions
@@ -56,7 +57,8 @@ def find_cuts(
     """
     (problem, exact), (relaxation, wide) = problems, relaxations
     nodes = [node for node in problem.graph.nodes if node.op in OPERATORS and OPERATORS[node.op].kinks is not None]
-    how = KReluOptions(options.groups, octahedra=OctahedraOptions())
+    most = min(options.groups.most, options.work // multiply_adds(problem.graph))
+    how = KReluOptions(replace(options.groups, most=most), octahedra=OctahedraOptions())
     join = join_groups(problem.graph, problem.region, how, until)
     late, workers = nodes[-1 - options.layers : -1][::-1], Workers.on(problem.rows.objective.C.device)
     found = zip(late, workers.map(lambda node: join(node, relaxation), late), strict=True)

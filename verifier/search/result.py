@@ -65,6 +65,7 @@ class JointOptions:
         share, least: share of the time that is left for finding them, and seconds without which there are none.
         layers: so many of the activations before the last one get some.
         groups: which of their neurons go together.
+        work: multiply-adds of a forward pass times groups of an activation, at most: large networks get fewer.
         ascent: on the property's rows, which shows what cuts help.
         kept: groups of an activation that stay.
     """
@@ -77,6 +78,7 @@ class JointOptions:
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=40, step=0.1, decay=0.95, patience=20, whole=True)
     )
+    work: int = 6 * 10**9
     kept: int = 400
 
 
