@@ -9,6 +9,7 @@ from time import monotonic
 import torch
 
 from verifier.attacks.pgd import PgdOptions
+from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.ladder import METHODS, LadderOptions, Method, alpha_fixed
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
@@ -35,6 +36,11 @@ LADDERS = {
 ONLY_FOR_MANY_INPUTS = ("alpha-fixed", "alpha-crown", "k-relu")
 #: rungs that measure as not worth their time before a search where there are convolutions
 ONLY_FOR_DENSE = ("k-relu",)
+#: steps on each subproblem behind convolutions
+LARGE_STEPS = (
+    AscentOptions(iterations=3, step=0.1, decay=0.6, multiplier_step=0.3, cut_step=0.01),
+    AscentOptions(iterations=4, step=0.03, decay=0.7, multiplier_step=0.03, cut_step=0.003),
+)
 #: multiply-adds from which on affine forms take the place of bounding every neuron by the dual function
 FORMS_FROM = 1_000_000
 #: rungs that take their time where there are convolutions and few inputs, and find less than the search's first step
@@ -129,14 +135,17 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
 
 
 def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) -> SearchOptions:
-    """Options of a search with what pays on a network: boxes are tightened where all layers are dense.
+    """Options of a search with what pays on a network.
+
+    Where all layers are dense, boxes are tightened; behind convolutions the last neurons get cuts instead, and fewer
+    and larger steps leave time for more splits.
 
     Args:
         few_inputs: whether the search splits the input first.
     """
     if not convolutional(graph):
-        return options
-    options = replace(options, root=None, narrowing=None)
+        return replace(options, joint=None)
+    options = replace(options, root=None, narrowing=None, branches=2, stages=LARGE_STEPS)
     if by_forms(graph, few_inputs) and options.splitting == "auto":
         return replace(options, forms=True, splitting="input")
     return options

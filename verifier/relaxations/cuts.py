@@ -76,11 +76,14 @@ class Cuts:
     def zero(self, rows: int) -> Tensor:
         return _by_group(self.p, rows, self.p.shape[-1])
 
-    def select(self, element: int) -> Cuts:
-        """The cuts of one batch element, without their evidence."""
-        one = slice(element, element + 1)
-        index = self.index if self.index.dim() == 2 else self.index[one]
-        return Cuts(index, self.P[one], self.R[one], self.p[one])
+    def to(self, dtype: torch.dtype) -> Cuts:
+        """The same in another precision, without evidence."""
+        return Cuts(self.index, self.P.to(dtype), self.R.to(dtype), self.p.to(dtype))
+
+    def select(self, batch: Tensor) -> Cuts:
+        """Those of elements of the batch, without evidence."""
+        index = self.index[batch] if self.index.dim() == 3 else self.index
+        return Cuts(index, self.P[batch], self.R[batch], self.p[batch])
 
     def push(self, multipliers: Tensor, size: int) -> Push:
         mixed = _mix(multipliers, self._table())

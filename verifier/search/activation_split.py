@@ -16,12 +16,13 @@ from verifier.errors import out_of_memory
 from verifier.search.boxes import in_working, slack
 from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
 from verifier.search.inactive import Remaining
+from verifier.search.joint import Joint, find_cuts
 from verifier.search.ledger import Ledger
 from verifier.search.narrowing import Narrowing
 from verifier.search.result import Replay, RootOptions, SearchOptions, Watch
 from verifier.search.root import refine
 from verifier.search.subproblem import Batch, Frame, View, in_precision, joined, margins, select
-from verifier.specs.box import flat_rows
+from verifier.specs.box import Box, flat_rows
 
 if TYPE_CHECKING:
     from verifier.search.leaves import Leaves
@@ -58,10 +59,13 @@ class ActivationSplit:
         size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
         self.ledger = Ledger.of(problem, wanted, size, options, replay, watch)
         self.options = options
-        self._problems, self._dual = (problem, exact), root.dual
+        self._problems, self._dual, near = (problem, exact), root.dual, root.relaxation
         if root.lower.dtype != torch.float64:
             root = reevaluate(exact, root)
         self._boxes = root.relaxation.boxes
+        self._joint: Joint | None = None
+        # what cuts are made from takes much memory, and is let go with them
+        self._relaxations = None if options.joint is None else (near, root.relaxation)
         margins = exact.rows.margins(root.lower)
         missed = exact.rows.margins(root.lower - allowance(exact, root)) > 0
         owner, target = missed.nonzero().unbind(1)
@@ -71,12 +75,15 @@ class ActivationSplit:
 
     def _begin(self) -> None:
         """The roots over the boxes that are known, in place of all that is open."""
-        remaining = Remaining.of(self._problems[1].graph, self._boxes)
-        problem, exact = self._problems = (remaining.problem(self._problems[0]), remaining.problem(self._problems[1]))
-        self._boxes, self._dual = remaining.boxes(self._boxes), remaining.weights(self._dual)
+        if self.options.joint is None:  # cuts name neurons by their places
+            remaining = Remaining.of(self._problems[1].graph, self._boxes)
+            self._problems = remaining.problem(self._problems[0]), remaining.problem(self._problems[1])
+            self._boxes, self._dual = remaining.boxes(self._boxes), remaining.weights(self._dual)
+        problem, exact = self._problems
         like = problem.rows.objective.C
-        frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device))
-        in_float64, roots = frame.in_precision(exact), frame.roots(self._dual)
+        joint = self._joint or Joint({}, {}, self._dual)
+        frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device), joint.working)
+        in_float64, roots = frame.in_precision(exact, joint.exact), frame.roots(joint.dual)
         self.ledger.restart(select(roots, self._open[roots["owner"], roots["target"]].nonzero()[:, 0]))
         # only now: where memory ended before, what is open still belongs to the frame that it was made for
         self.frame, self.exact = frame, in_float64
@@ -89,12 +96,13 @@ class ActivationSplit:
         What is not decided soon begins again over tighter boxes, and once more when the search goes on after a pause
         without having come far.
         """
-        if self.options.root is not None:
-            soon = monotonic() + self.options.root.after
+        after = [options.after for options in (self.options.root, self.options.joint) if options is not None]
+        if after:
+            soon = monotonic() + min(after)
             self._work(soon if until is None else min(soon, until))
             late = until is not None and monotonic() >= until
             if not late and not self.ledger.stuck and self.ledger.remaining() > FAR * int(self._open.sum()):
-                self._refine(self.options.root, until)
+                self._refine(until)
         if self.options.narrowing is not None:
             self._narrowing = Narrowing.of(self.frame, self.exact, self.options.narrowing)
         self._work(until)
@@ -102,18 +110,35 @@ class ActivationSplit:
     def _work(self, until: float | None) -> None:
         self.ledger.run(lambda batch: self.step(batch, until), until)
 
-    def _refine(self, options: RootOptions, until: float | None) -> None:
-        now = monotonic()
-        end = now + (options.seconds if until is None else options.share * (until - now))
+    def _refine(self, until: float | None) -> None:
+        """Begin again over tighter boxes and with cuts."""
         try:
-            self._boxes = refine(*self._problems, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
-            left = self.ledger.store.numbers()
+            known = self._joint
+            self._find_cuts(until)
+            if self.options.root is not None:
+                self._boxes = self._refined(self.options.root, until)
+            elif self._joint is known:
+                return  # nothing is new
+            numbers = self.ledger.store.numbers()
             self._open = torch.zeros_like(self._open)
-            self._open[left["owner"], left["target"]] = True
+            self._open[numbers["owner"], numbers["target"]] = True
             self._begin()
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise  # else the search goes on where it is
+
+    def _find_cuts(self, until: float | None) -> None:
+        """Once, where the time allows it."""
+        options, left = self.options.joint, torch.inf if until is None else until - monotonic()
+        if options is not None and self._relaxations is not None and left > options.least:
+            end = monotonic() + options.share * left
+            self._joint = find_cuts(self._problems, self._relaxations, self._dual, options, end)
+            self._relaxations = None
+
+    def _refined(self, options: RootOptions, until: float | None) -> dict[str, Box]:
+        now = monotonic()
+        end = now + (options.seconds if until is None else options.share * (until - now))
+        return refine(*self._problems, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
 
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
         """Split subproblems and bound both halves of each; returns what stays open."""
@@ -184,7 +209,7 @@ class ActivationSplit:
             name: value + (moved[name] & (view.relaxation.splits[name].sign != 0)).unsqueeze(1)
             for name, value in view.dual.multipliers.items()
         }
-        return replace(view, dual=DualPoint(view.dual.weights, multipliers))
+        return replace(view, dual=replace(view.dual, multipliers=multipliers))
 
     def _bound(self, batch: Batch, until: float | None) -> Batch:
         """Climb in stages; what is closed leaves after each. Returns the subproblems that stay open."""

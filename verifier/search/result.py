@@ -10,6 +10,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.intermediate import IntermediateOptions
+from verifier.relaxations.groups import GroupOptions
 
 #: (number of the property in the batch, point (*X)) -> whether it is a counterexample, which ends the search
 Replay = Callable[[int, Tensor], bool]
@@ -74,6 +75,32 @@ class NarrowingOptions:
 
 
 @dataclass(frozen=True)
+class JointOptions:
+    """Which cuts all subproblems of a search share.
+
+    Args:
+        after: seconds of search that come first: what they decide needs no cuts.
+        share, least: share of the time that is left for finding them, and seconds without which there are none.
+        layers: so many of the activations before the last one get some.
+        groups: which of their neurons go together.
+        work: multiply-adds of a forward pass times groups of an activation, at most: large networks get fewer.
+        ascent: on the property's rows, which shows what cuts help.
+        kept: groups of an activation that stay.
+    """
+
+    after: float = 1.0
+    share: float = 0.5
+    least: float = 8.0
+    layers: int = 3
+    groups: GroupOptions = field(default_factory=lambda: GroupOptions(most=2000))
+    ascent: AscentOptions = field(
+        default_factory=lambda: AscentOptions(iterations=40, step=0.1, decay=0.95, patience=20, whole=True)
+    )
+    work: int = 6 * 10**9
+    kept: int = 400
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """How to search.
 
@@ -93,6 +120,7 @@ class SearchOptions:
         forms: whether boxes of inputs push affine forms forward besides intervals.
         root: how the boxes of the root are tightened before activations are split; None for not at all.
         narrowing: how the boxes of subproblems are tightened that stay open for long; None for not at all.
+        joint: which cuts the subproblems share; None for no cuts.
     """
 
     memory: int = 4 << 30
@@ -112,6 +140,7 @@ class SearchOptions:
     forms: bool = False
     root: RootOptions | None = field(default_factory=RootOptions)
     narrowing: NarrowingOptions | None = field(default_factory=NarrowingOptions)
+    joint: JointOptions | None = field(default_factory=JointOptions)
 
 
 @dataclass(frozen=True)

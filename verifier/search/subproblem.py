@@ -8,7 +8,8 @@ Axes: N subproblems, S rows, K open entries of all pre-activations together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation
 from verifier.bounding.ladder import Problem
 from verifier.graph.ir import Node
 from verifier.operators.table import OPERATORS
+from verifier.relaxations.cuts import Cuts
 from verifier.search.boxes import sources
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
@@ -29,8 +31,9 @@ EMPTY_BEYOND = 1e-6
 NEVER = -(1 << 20)
 
 #: a subproblem's fields: ends ``low`` and ``high`` of the open pre-activations, ``sign`` and ``point`` of their last
-#: split (N, K); ``multiplier``, and weights ``weight_low`` and ``weight_high`` of the lines (N, S, K); ``bound``,
-#: ``depth``, that at which it was ``narrowed`` last, property ``owner`` and polytope ``target`` (N,)
+#: split (N, K); ``multiplier``, weights ``weight_low`` and ``weight_high`` of the lines (N, S, K); ``cut`` (N, S, M),
+#: multipliers of all cuts; ``bound``, ``depth``, that at which it was ``narrowed`` last, property ``owner``, polytope
+#: ``target`` (N,)
 Batch = dict[str, Tensor]
 
 
@@ -108,6 +111,7 @@ class Frame:
         boxes: of all nodes at the root, (B, *X).
         pieces: see `Piece`.
         rows, valid: (B, P, S) which of the problem's rows are those of each polytope, and whether there is such a row.
+        cuts: of activations; they hold in every subproblem.
     """
 
     problem: Problem
@@ -115,9 +119,10 @@ class Frame:
     pieces: tuple[Piece, ...]
     rows: Tensor
     valid: Tensor
+    cuts: Mapping[str, Cuts] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, problem: Problem, boxes: Mapping[str, Box]) -> Frame:
+    def of(cls, problem: Problem, boxes: Mapping[str, Box], cuts: Mapping[str, Cuts] = MappingProxyType({})) -> Frame:
         numbers = torch.arange(max(problem.rows.polytopes), device=problem.rows.owner.device)
         member = problem.rows.owner.unsqueeze(1) == numbers.reshape(1, -1, 1)
         count = torch.tensor(problem.rows.polytopes, device=numbers.device)
@@ -127,15 +132,19 @@ class Frame:
         chosen = member.int().argsort(dim=2, descending=True, stable=True)[:, :, :most]
         valid = member.gather(2, chosen)
         chosen = torch.where(valid, chosen, chosen[:, :, :1])  # a polytope with fewer rows repeats its first
-        return cls(problem, boxes, pieces(problem, boxes), chosen, valid)
+        return cls(problem, boxes, pieces(problem, boxes), chosen, valid, cuts)
 
-    def in_precision(self, problem: Problem) -> Frame:
-        """The same frame for the problem in another precision that holds the numbers of this one."""
+    def in_precision(self, problem: Problem, cuts: Mapping[str, Cuts] = MappingProxyType({})) -> Frame:
+        """The same frame for the problem in another precision that holds the numbers of this one.
+
+        Args:
+            cuts: the frame's in that precision.
+        """
         dtype = problem.rows.objective.C.dtype
         boxes = {name: Box(box.lower.to(dtype), box.upper.to(dtype)) for name, box in self.boxes.items()}
         nodes = {node.name: node for node in problem.graph.nodes}  # whose slopes are in that precision as well
         placed = tuple(replace(p, activations=tuple(nodes[n.name] for n in p.activations)) for p in self.pieces)
-        return replace(self, problem=problem, boxes=boxes, pieces=placed)
+        return replace(self, problem=problem, boxes=boxes, pieces=placed, cuts=cuts)
 
     def roots(self, dual: DualPoint) -> Batch:
         """One subproblem for each (property, polytope), with the root's weights where it has some for every row."""
@@ -149,6 +158,7 @@ class Frame:
             "sign": torch.zeros_like(low, dtype=torch.int8),
             "point": torch.zeros_like(low),
             "multiplier": torch.zeros_like(weights[0]),
+            "cut": self._root_cuts(dual)[owner, target],
             "weight_low": weights[0],
             "weight_high": weights[1],
             "bound": like.new_full((count,), -torch.inf),
@@ -173,6 +183,22 @@ class Frame:
             flat_weight = flat_weight.expand(batch, self.problem.rows.owner.shape[1], -1)
             parts.append(flat_weight[torch.arange(batch).reshape(-1, 1, 1), self.rows])
         return torch.cat(parts, 3)
+
+    def _root_cuts(self, dual: DualPoint) -> Tensor:
+        """Multipliers of all cuts for the rows of every polytope: (B, P, S, M)."""
+        batch, count = self.problem.rows.owner.shape
+        each = torch.arange(batch, device=self.rows.device).reshape(-1, 1, 1)
+        parts = [self.problem.rows.objective.C.new_zeros(batch, count, 0)]
+        for name, cut in self.cuts.items():
+            given = dual.cut_multipliers.get(name)
+            parts.append((cut.zero(count) if given is None else given).flatten(2).expand(batch, count, -1))
+        return torch.cat(parts, 2)[each, self.rows]
+
+    def _cut_multipliers(self, batch: Batch) -> dict[str, Tensor]:
+        """Multipliers of the cuts of each activation, (N, S, G, F)."""
+        sizes = [cut.p.shape[-2:] for cut in self.cuts.values()]
+        parts = batch["cut"].split([size.numel() for size in sizes], dim=2) if sizes else ()
+        return {name: part.unflatten(2, size) for name, part, size in zip(self.cuts, parts, sizes, strict=True)}
 
     def view(self, batch: Batch) -> View:
         """The subproblems as arguments of the dual function."""
@@ -201,12 +227,18 @@ class Frame:
                 at = self.spread_piece(point, piece) if bool(point.any()) else None
                 splits[piece.source] = Split(dense, at)
                 multipliers[piece.source] = self._spread(batch["multiplier"], piece, shape)
-        boxes = self.boxes if self.problem.region.batch == 1 else {n: b.select(owner) for n, b in self.boxes.items()}
-        relaxation = Relaxation(boxes, envelopes, splits=splits)
-        return View(region, relaxation, objective, DualPoint(weights, multipliers))
+        boxes, cuts = self.boxes, self.cuts
+        if self.problem.region.batch > 1:
+            boxes = {name: box.select(owner) for name, box in boxes.items()}
+            cuts = {name: cut.select(owner) for name, cut in cuts.items()}
+        relaxation = Relaxation(boxes, envelopes, splits=splits, cuts=cuts)
+        return View(region, relaxation, objective, DualPoint(weights, multipliers, self._cut_multipliers(batch)))
 
     def absorb(self, batch: Batch, dual: DualPoint) -> None:
         """Write a dual point back into the fields of its subproblems."""
+        for name, place in self._cut_multipliers(batch).items():  # views of the field
+            if name in dual.cut_multipliers:
+                place.copy_(dual.cut_multipliers[name])
         for piece in self.pieces:
             for node in piece.activations:
                 for key, weight in zip(("weight_low", "weight_high"), dual.weights.get(node.name, ()), strict=False):
@@ -238,7 +270,8 @@ class Frame:
         relaxation = view.relaxation
         graph = self.problem.graph
         note = None if watch is None else lambda node, A: watch.__setitem__(node.name, A)
-        linear = linear_bound(graph, relaxation.envelopes, view.objective, view.dual, relaxation.splits, note)
+        splits, cuts = relaxation.splits, relaxation.cuts
+        linear = linear_bound(graph, relaxation.envelopes, view.objective, view.dual, splits, note, cuts)
         return linear, linear.constant + view.region.minimum(linear.A[graph.input])
 
     def _gather(self, values: Mapping[str, Tensor]) -> Tensor:

@@ -138,7 +138,7 @@ def one_element(graph: Graph, relaxation: Relaxation, element: int) -> Relaxatio
         if node.name in relaxation.envelopes:
             envelopes[node.name] = OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
     cuts: dict[str, JointBound] = {
-        n: cut.select(element) for n, cut in relaxation.cuts.items() if isinstance(cut, Cuts)
+        n: cut.select(index.to(cut.p.device)) for n, cut in relaxation.cuts.items() if isinstance(cut, Cuts)
     }
     return Relaxation(boxes, envelopes, cuts=cuts)
 
