@@ -156,9 +156,11 @@ def _narrowed(name: str, seed: int, level: float, dtype: torch.dtype) -> tuple[F
     narrowing = Narrowing.of(search.frame, search.exact, NarrowingOptions())
     assert narrowing is not None
     batch = search.frame.roots(DualPoint())
+    batch["depth"] += 99
     assert bool(narrowing.due(batch).all())
     after, empty = narrowing.narrowed(batch, None)
     assert not bool(narrowing.due(after).any()) and bool((margins(after, torch.ones(1)) == 0).all())
+    assert Narrowing.of(search.frame, search.exact, NarrowingOptions(entries=0)) is None or not batch["low"].numel()
     return search.exact, batch, after, bool(empty)
 
 

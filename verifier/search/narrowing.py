@@ -52,8 +52,9 @@ class Narrowing:
 
     @classmethod
     def of(cls, frame: Frame, exact: Frame, options: NarrowingOptions) -> Narrowing | None:
-        """None where every property of the batch has rows of its own."""
-        if len(frame.problem.rows.objective.C) > 1:
+        """None where every property of the batch has rows of its own, or too many entries are open."""
+        entries = sum(len(piece.index) for piece in frame.pieces)
+        if len(frame.problem.rows.objective.C) > 1 or entries > options.entries:
             return None
         return cls(_with_rows(frame), _with_rows(exact), options)
 
@@ -61,7 +62,7 @@ class Narrowing:
         """(N,) subproblems whose last narrowing lies so many splits back that another one pays."""
         entries = sum(len(piece.index) for piece in self.frame.pieces)
         levels = self.options.levels or max(1, round(log2(entries + 1)))
-        return batch["depth"] - batch["narrowed"] >= levels
+        return batch["depth"] - batch["narrowed"].clamp(min=0) >= levels
 
     def narrowed(self, batch: Batch, until: float | None) -> tuple[Batch, Tensor]:
         """The subproblems over tighter boxes, as far as there is time for it, and (N,) which hold no counterexample."""

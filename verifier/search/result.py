@@ -63,11 +63,13 @@ class NarrowingOptions:
     Args:
         levels: of splits between two narrowings; None for as many as the logarithm of the open entries, which are the
             rows that a narrowing takes.
+        entries: where more are open at the root nothing is narrowed, since it would take most of the time.
         ascent: for every end.
         chunk_bytes: memory that the coefficients of a chunk of subproblems take in the widest layer.
     """
 
     levels: int | None = None
+    entries: int = 512
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=5, step=0.3, decay=0.7, multiplier_step=0.2)
     )
