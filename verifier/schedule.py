@@ -14,7 +14,7 @@ from verifier.bounding.ladder import METHODS, LadderOptions, Method, alpha_fixed
 from verifier.errors import InputError
 from verifier.graph.ir import Graph
 from verifier.operators.cost import multiply_adds
-from verifier.search.result import SearchOptions
+from verifier.search.result import JointOptions, SearchOptions
 from verifier.specs.property import Query
 from verifier.specs.region import Box
 
@@ -144,8 +144,8 @@ def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) ->
         few_inputs: whether the search splits the input first.
     """
     if not convolutional(graph):
-        return replace(options, joint=None)
-    options = replace(options, root=None, narrowing=None, branches=2, stages=LARGE_STEPS)
+        return options
+    options = replace(options, root=None, narrowing=None, joint=JointOptions(), branches=2, stages=LARGE_STEPS)
     if by_forms(graph, few_inputs) and options.splitting == "auto":
         return replace(options, forms=True, splitting="input")
     return options

@@ -21,7 +21,7 @@ from verifier.search.subproblem import in_precision
 from verifier.specs.box import flat
 
 ROUNDING = 1e-9
-OPTIONS = replace(SearchOptions(), root=None, joint=JointOptions(after=0.0))
+OPTIONS = replace(SearchOptions(), root=None, narrowing=None, joint=JointOptions(after=0.0))
 
 
 def _with_cuts(name: str, seed: int, dtype: torch.dtype, radius: float = 0.8) -> tuple[ActivationSplit, torch.Tensor]:

@@ -122,7 +122,7 @@ class SearchOptions:
         forms: whether boxes of inputs push affine forms forward besides intervals.
         root: how the boxes of the root are tightened before activations are split; None for not at all.
         narrowing: how the boxes of subproblems are tightened that stay open for long; None for not at all.
-        joint: which cuts the subproblems share; None for no cuts.
+        joint: which cuts the subproblems share, in place of `narrowing`; None for no cuts.
     """
 
     memory: int = 4 << 30
@@ -142,7 +142,7 @@ class SearchOptions:
     forms: bool = False
     root: RootOptions | None = field(default_factory=RootOptions)
     narrowing: NarrowingOptions | None = field(default_factory=NarrowingOptions)
-    joint: JointOptions | None = field(default_factory=JointOptions)
+    joint: JointOptions | None = None
 
 
 @dataclass(frozen=True)
