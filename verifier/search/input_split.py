@@ -13,7 +13,7 @@ from torch import Tensor
 
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, fixed_point, linear_bound
 from verifier.bounding.forms import AffineForms
-from verifier.bounding.intermediate import Steps, by_dual, relax_network
+from verifier.bounding.intermediate import Steps, by_dual, interval_only, relax_network
 from verifier.bounding.ladder import Problem
 from verifier.search.boxes import Boxes, inheriting, slack, sources
 from verifier.search.contract import Planes, contract
@@ -24,6 +24,8 @@ from verifier.specs.region import Box
 
 #: boxes are halved several times at once while fewer than this share of a batch are open
 _FILL = 0.5
+#: halvings before boxes of affine forms are tightened further: larger sets are hardly ever proved, only cut the right way
+FORMS_ALONE = 2
 #: which part of the memory the generators of one node may take
 FORMS_SHARE = 16
 
@@ -118,6 +120,8 @@ class InputSplit:
         if not self.options.forms:
             return relax_network(self.graph, region, inheriting(known, tighten))
         forms = AffineForms(self.graph, region, self.options.memory // FORMS_SHARE)
+        if int(batch["depth"].max()) < FORMS_ALONE:
+            return relax_network(self.graph, region, inheriting(known, interval_only), push=forms.push)
 
         def tighten_loose(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
             return tighten(name, relaxation, lambda box: wanted(box) & forms.loose(name))
