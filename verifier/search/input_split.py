@@ -24,7 +24,7 @@ from verifier.specs.region import Box
 
 #: boxes are halved several times at once while fewer than this share of a batch are open
 _FILL = 0.5
-#: halvings before boxes of affine forms are tightened further: larger sets are hardly ever proved, only cut the right way
+#: halvings before boxes of affine forms are tightened further: larger sets are hardly ever proved, only halved
 FORMS_ALONE = 2
 #: which part of the memory the generators of one node may take
 FORMS_SHARE = 16
