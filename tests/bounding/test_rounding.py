@@ -57,3 +57,13 @@ def test_chosen_weights_are_those_counted():
     dual = DualPoint({graph.output: (_row(0.5), None)})
     scale = rounding_scale(graph, relaxation, Objective(graph.output, _row(1.0)), dual)
     assert scale.item() == 1.5 + 1.5
+
+
+def test_a_steep_activation_enlarges_the_errors_of_its_box():
+    """prelu(2 x + 1) of slope 10: the layer's terms, 2 + 1, count ten times for the errors of the box."""
+    b = Builder(1, 1)
+    b.relu(b.add("linear", "x", weight=[[2.0]], bias=[1.0]), slope=10.0)
+    graph, box = place(b.graph()), _box(-1, 1)
+    relaxation = relax_network(graph, box, interval_only)
+    scale = rounding_scale(graph, relaxation, Objective(graph.output, _row(1.0)), DualPoint())
+    assert scale.item() >= 10 * 3

@@ -32,7 +32,7 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
     def watch(node: Node, A: Tensor) -> None:
         size = A.abs()
         if OPERATORS[node.op].adjoint is None:
-            source = node.inputs[0]
+            source, size = node.inputs[0], size * _steepness(node)
             blurred[source] = blurred[source] + size if source in blurred else size
             terms.append(_line_terms(graph, relaxation, dual, node, A))
         else:
@@ -51,6 +51,11 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
     if objective.offset is not None:
         terms.append(objective.offset.abs())
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+
+
+def _steepness(node: Node) -> Tensor | float:
+    """How much an activation can enlarge errors of its input: only a ReLU's slope can be above 1."""
+    return node.constants["slope"].abs().clamp(min=1) if node.op == "relu" else 1.0
 
 
 def _inner(A: Tensor, box: Box) -> Tensor:

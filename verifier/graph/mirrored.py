@@ -37,7 +37,7 @@ def merge_mirrored(graph: Graph, unused: Callable[[str], str]) -> Graph:
 
 
 def _pairs(first: Node, last: Node) -> list[tuple[int, int, float]]:
-    """Neurons i < j between two layers that are one with a slope, and the slope: no neuron is in two pairs."""
+    """Neurons between two layers that are one with a slope, the one to keep first: no neuron is in two pairs."""
     weight, outputs = first.constants["weight"], last.constants["weight"].T
     bias = first.constants.get("bias", np.zeros(len(weight)))
     free: dict[float, list[int]] = {}
@@ -45,15 +45,24 @@ def _pairs(first: Node, last: Node) -> list[tuple[int, int, float]]:
     for j, key in enumerate(_keys(weight, bias).tolist()):
         for i in free.get(key, ()):
             opposite = bias[i] == -bias[j] and np.array_equal(weight[i], -weight[j])
-            slope = _slope(outputs[i], outputs[j]) if opposite else None
-            if slope is not None:
+            pair = _pair(i, j, outputs) if opposite else None
+            if pair is not None:
                 free[key].remove(i)
-                pairs.append((i, j, slope))
+                pairs.append(pair)
                 break
         else:
             if key:  # not for neurons that are zero
                 free.setdefault(key, []).append(j)
     return pairs
+
+
+def _pair(i: int, j: int, outputs: np.ndarray) -> tuple[int, int, float] | None:
+    """Two opposite neurons as the one to keep, the other and the slope, at most 1: steep ones blow up errors."""
+    for one, other in ((i, j), (j, i)):
+        slope = _slope(outputs[one], outputs[other])
+        if slope is not None and abs(slope) <= 1:
+            return one, other, slope
+    return None
 
 
 def _keys(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -75,17 +75,17 @@ class ActivationSplit:
 
     def _begin(self) -> None:
         """The roots over the boxes that are known, in place of all that is open."""
+        (problem, exact), boxes, dual = self._problems, self._boxes, self._dual
         if self.options.joint is None:  # cuts name neurons by their places
-            remaining = Remaining.of(self._problems[1].graph, self._boxes)
-            self._problems = remaining.problem(self._problems[0]), remaining.problem(self._problems[1])
-            self._boxes, self._dual = remaining.boxes(self._boxes), remaining.weights(self._dual)
-        problem, exact = self._problems
-        like = problem.rows.objective.C
-        joint = self._joint or Joint({}, {}, self._dual)
-        frame = Frame.of(problem, in_working(self._boxes, like.dtype, like.device), joint.working)
+            remaining = Remaining.of(exact.graph, boxes)
+            problem, exact = remaining.problem(problem), remaining.problem(exact)
+            boxes, dual = remaining.boxes(boxes), remaining.weights(dual)
+        like, joint = problem.rows.objective.C, self._joint or Joint({}, {}, dual)
+        frame = Frame.of(problem, in_working(boxes, like.dtype, like.device), joint.working)
         in_float64, roots = frame.in_precision(exact, joint.exact), frame.roots(joint.dual)
         self.ledger.restart(select(roots, self._open[roots["owner"], roots["target"]].nonzero()[:, 0]))
         # only now: where memory ended before, what is open still belongs to the frame that it was made for
+        self._problems, self._boxes, self._dual = (problem, exact), boxes, dual
         self.frame, self.exact = frame, in_float64
         self._leaves: Leaves | None = None
         self._narrowing: Narrowing | None = None

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from verifier.bounding.dual import DualPoint
-from verifier.bounding.ladder import Problem
+from verifier.bounding.ladder import ALLOWANCE_UNITS, Problem
 from verifier.graph.ir import Graph, Node
 from verifier.specs.box import flat
 from verifier.specs.region import Box
@@ -44,7 +46,7 @@ class Remaining:
             first = nodes[relu.inputs[0]]
             if first.op != "linear" or not readers[relu.name] == readers[first.name] == 1:
                 continue
-            kept = _last_axis(boxes[first.name].upper > 0)
+            kept = _last_axis(boxes[first.name].upper > -_allowance(first, boxes[first.inputs[0]]))
             if 0 < len(kept) < graph.shapes[first.name][-1]:
                 entries |= {first.name: kept, relu.name: kept}
                 inputs[last.name] = relu.name
@@ -81,6 +83,13 @@ class Remaining:
             low, high = (None if w is None else w[..., self.entries[name]] for w in found[name])
             found[name] = (low, high)
         return DualPoint(found)
+
+
+def _allowance(layer: Node, box: Box) -> Tensor:
+    """What the box of a layer's output may be off by: without the neuron, nothing else allows for that."""
+    size, bias = torch.maximum(box.lower.abs(), box.upper.abs()), layer.constants.get("bias")
+    products = linear(size, layer.constants["weight"].abs(), None if bias is None else bias.abs())
+    return ALLOWANCE_UNITS * torch.finfo(size.dtype).eps * products
 
 
 def _last_axis(mask: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def find_cuts(
     join = join_groups(problem.graph, problem.region, how, until)
     late, workers = nodes[-1 - options.layers : -1][::-1], Workers.on(problem.rows.objective.C.device)
     found = zip(late, workers.map(lambda node: join(node, relaxation), late), strict=True)
-    cuts = {node.name: cut for node, cut in found if isinstance(cut, Cuts)}
+    cuts = {node.name: cut for node, cut in found if isinstance(cut, Cuts) and cut.p.shape[-1]}
     if not cuts:
         return None
     now, rows = replace(relaxation, cuts=cuts), problem.rows.objective
