@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from verifier.bounding.interval import step
+from verifier.bounding.interval import magnitude, outward, rounded
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Envelope, Family, Line, Mixture
@@ -24,8 +24,6 @@ from verifier.specs.box import flat
 from verifier.specs.region import Box
 from verifier.workers import Workers
 
-#: products in a sum whose rounding errors are covered, in units of the sum of their absolute values
-TERMS = 1 << 13
 #: affine operators whose intervals know more than that they are sums -> the sum, and which of their inputs it takes
 SUMS = {"maximum": ("add", (1, 2)), "minimum": ("sub", (0, 2))}
 #: share of a form's width that comes from activations, up to which nothing else would be much tighter
@@ -95,7 +93,7 @@ class AffineForms:
         generators.view(len(radius), self.free, flat(radius).shape[1])[:, torch.arange(self.free), free] = flat(radius)[
             :, free
         ]
-        self.forms = {graph.input: Form(centre, generators, _rounding(centre.abs() + radius))}
+        self.forms = {graph.input: Form(centre, generators, rounded(centre.abs() + radius))}
 
     def push(self, node: Node, boxes: Mapping[str, Box], relaxed: Mapping[str, Envelope]) -> Box:
         """The box of a node: what its interval and its form have in common.
@@ -104,7 +102,7 @@ class AffineForms:
             boxes: of the nodes before it.
             relaxed: envelope of the node, if it is an activation.
         """
-        interval, operator = self._outward(node, boxes), OPERATORS[node.op]
+        interval, operator = outward(node, boxes, self.graph.input), OPERATORS[node.op]
         if operator.envelope is not None:
             source = node.inputs[0]
             form = self._activation(self.forms[source], relaxed[node.name], boxes[source])
@@ -118,22 +116,12 @@ class AffineForms:
         lower, upper = torch.maximum(interval.lower, box.lower), torch.minimum(interval.upper, box.upper)
         return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
-    def _outward(self, node: Node, boxes: Mapping[str, Box]) -> Box:
-        """Interval of a node, wider by what an affine operator rounds: no activation is dead by rounding alone."""
-        operator = OPERATORS[node.op]
-        if operator.adjoint is None or not node.inputs:
-            return step(node, boxes, self.graph.input)
-        wide = {name: _wider(boxes[name], _size(boxes[name])) for name in node.inputs}
-        box = operator.interval(node, *(wide[name] for name in node.inputs))
-        offset = operator.forward(node, *(torch.zeros_like(wide[name].lower[:1]) for name in node.inputs))
-        return _wider(box, _size(box) + offset.abs())
-
     def loose(self, name: str) -> Tensor:
         """Entries (B, *X) of the node taken last whose form can be much wider than their values, for activations."""
         form = self.forms[name]
         lost = form.generators[:, self.free :].abs().sum(1) + form.noise
         little = LOOSE * (form.generators[:, : self.free].abs().sum(1) + lost)
-        return ~(lost <= torch.maximum(little, LAYERS * _rounding(form.size())))  # what overflowed is loose
+        return ~(lost <= torch.maximum(little, LAYERS * rounded(form.size())))  # what overflowed is loose
 
     def _affine(self, node: Node) -> Form:
         """Generators go through the linear part, centre and noise as an interval that holds the rounding as well."""
@@ -145,7 +133,7 @@ class AffineForms:
         room = self._room(max(prod(shape) for shape in shapes), forms[0].centre)
         count = min(room, max(form.generators.shape[1] for form in forms))
         forms = [form.of_symbols(count) for form in forms]
-        noises = [form.noise + _rounding(form.size()) for form in forms]
+        noises = [form.noise + rounded(form.size()) for form in forms]
         ends = (Box(form.centre - noise, form.centre + noise) for form, noise in zip(forms, noises, strict=True))
         image = operator.interval(node, *ends)
         centre, noise = (image.lower + image.upper) / 2, (image.upper - image.lower) / 2
@@ -153,7 +141,7 @@ class AffineForms:
         parts = list(zip(*(form.generators.flatten(0, 1).split(CHUNK) for form in forms), strict=True))
         moved = self.workers.map(lambda part: operator.forward(node, *part) - offset, parts)
         generators = torch.cat(moved) if moved else centre.new_zeros(0, *centre.shape[1:])
-        rounding = _rounding(centre.abs() + (1 + count) * offset.abs())
+        rounding = rounded(centre.abs() + (1 + count) * offset.abs())
         return Form(centre, generators.reshape(len(centre), count, *centre.shape[1:]), noise + rounding)
 
     def _activation(self, form: Form, envelope: Envelope, box: Box) -> Form:
@@ -162,8 +150,8 @@ class AffineForms:
         slope = (lower[0] + upper[0]) / 2
         low, high = torch.minimum(*_rests(lower, slope, box)), torch.maximum(*_rests(upper, slope, box))
         half = flat(high - low) / 2
-        steeper = (upper[0] - lower[0]).abs() * _size(box)
-        rounding = _rounding(slope.abs() * form.size() + low.abs() + high.abs() + steeper)
+        steeper = (upper[0] - lower[0]).abs() * magnitude(box)
+        rounding = rounded(slope.abs() * form.size() + low.abs() + high.abs() + steeper)
         room = self._room(half.shape[1], half)
         most = half.topk(max(0, min(room - self.symbols, int((half > 0).sum(1).max()))))
         before, form = min(self.symbols, room), form.of_symbols(min(self.symbols, room))
@@ -208,17 +196,3 @@ def _rests(line: Line, slope: Tensor, box: Box) -> tuple[Tensor, Tensor]:
     """``line(x) - slope x`` at both ends of a box."""
     steeper, intercept = line[0] - slope, 0 if line[1] is None else line[1]
     return steeper * box.lower + intercept, steeper * box.upper + intercept
-
-
-def _size(box: Box) -> Tensor:
-    return torch.maximum(box.lower.abs(), box.upper.abs())
-
-
-def _wider(box: Box, size: Tensor) -> Box:
-    """A box and what sums with products of such sizes round."""
-    return Box(box.lower - _rounding(size), box.upper + _rounding(size))
-
-
-def _rounding(size: Tensor) -> Tensor:
-    """Allowance for sums whose products have such absolute values in all."""
-    return TERMS * torch.finfo(size.dtype).eps * size

@@ -29,7 +29,7 @@ from verifier.bounding.dual import (
     lower_bound,
 )
 from verifier.bounding.first_layer import first_layer
-from verifier.bounding.interval import step
+from verifier.bounding.interval import outward, step
 from verifier.bounding.window_shapes import largest_window
 from verifier.bounding.windows import WindowRows
 from verifier.graph.ir import Graph, Node
@@ -139,6 +139,11 @@ def standing(relaxation: Relaxation) -> Tighten:
         return relaxation.boxes[name], relaxation.steps.get(name, ())
 
     return tighten
+
+
+def outward_in(graph: Graph) -> Push:
+    """Intervals that are rounded outward (see `verifier.bounding.interval.outward`)."""
+    return lambda node, boxes, relaxed: outward(node, boxes, graph.input)
 
 
 def relax_network(

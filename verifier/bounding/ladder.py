@@ -21,6 +21,7 @@ from verifier.bounding.intermediate import (
     by_dual,
     by_steps,
     interval_only,
+    outward_in,
     relax_network,
     standing,
 )
@@ -220,15 +221,15 @@ def certify(problem: Problem, bounds: Bounds, in_float64: Callable[[], Problem])
         Problem and bounds that stand (the given ones, or those in float64), and (B,) which properties they prove.
     """
     promising = (problem.rows.margins(bounds.lower) > 0).all(1)
-    if problem.rows.objective.C.dtype == torch.float64 or not bool(promising.any()):
+    if not bool(promising.any()):
         return problem, bounds, proved(problem, bounds)
-    exact = in_float64()
+    exact = problem if problem.rows.objective.C.dtype == torch.float64 else in_float64()
     again = reevaluate(exact, bounds)
     return exact, again, proved(exact, again)
 
 
 def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
-    """The bounds that the same dual points give for a problem in another precision (float64, after a float32 search).
+    """The bounds that the same dual points give for a problem in float64, over intervals that are rounded outward.
 
     Args:
         problem: the same properties placed in the new precision.
@@ -248,7 +249,7 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     }
     graph, region = problem.graph, problem.region
     join = join_again(graph, region, evidence.relaxation.cuts)
-    relaxation = relax_network(graph, region, by_steps(graph, region, steps), join)
+    relaxation = relax_network(graph, region, by_steps(graph, region, steps), join, outward_in(graph))
     dual = cast_point(evidence.dual, dtype)
     lower = None
     if evidence.relaxation.envelopes:

@@ -60,8 +60,7 @@ class ActivationSplit:
         self.ledger = Ledger.of(problem, wanted, size, options, replay, watch)
         self.options = options
         self._problems, self._dual, near = (problem, exact), root.dual, root.relaxation
-        if root.lower.dtype != torch.float64:
-            root = reevaluate(exact, root)
+        root = reevaluate(exact, root)  # in float64, over intervals that are rounded outward
         self._boxes = root.relaxation.boxes
         self._joint: Joint | None = None
         # what cuts are made from takes much memory, and is let go with them

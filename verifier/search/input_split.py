@@ -13,7 +13,7 @@ from torch import Tensor
 
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, fixed_point, linear_bound
 from verifier.bounding.forms import AffineForms
-from verifier.bounding.intermediate import Steps, by_dual, interval_only, relax_network
+from verifier.bounding.intermediate import Steps, by_dual, interval_only, outward_in, relax_network
 from verifier.bounding.ladder import Problem
 from verifier.search.boxes import Boxes, inheriting, slack, sources
 from verifier.search.contract import Planes, contract
@@ -118,7 +118,7 @@ class InputSplit:
             known[name], start = Box(*ends), stop
         tighten = by_dual(self.graph, region, self.options.intermediate, until)
         if not self.options.forms:
-            return relax_network(self.graph, region, inheriting(known, tighten))
+            return relax_network(self.graph, region, inheriting(known, tighten), push=outward_in(self.graph))
         forms = AffineForms(self.graph, region, self.options.memory // FORMS_SHARE)
         if int(batch["depth"].max()) < FORMS_ALONE:
             return relax_network(self.graph, region, inheriting(known, interval_only), push=forms.push)
