@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from verifier.bounding.interval import magnitude, outward, rounded
+from verifier.bounding.interval import outward, rounded
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Envelope, Family, Line, Mixture
-from verifier.specs.box import flat
+from verifier.specs.box import flat, magnitude, overlap
 from verifier.specs.region import Box
 from verifier.workers import Workers
 
@@ -110,11 +110,10 @@ class AffineForms:
             form = self._affine(node)
         else:
             form = _of_box(interval)
-        self.forms[node.name], box = form, form.box()
+        self.forms[node.name] = form
         for name in self._released[node.name]:
             del self.forms[name]
-        lower, upper = torch.maximum(interval.lower, box.lower), torch.minimum(interval.upper, box.upper)
-        return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
+        return overlap(interval, form.box())
 
     def loose(self, name: str) -> Tensor:
         """Entries (B, *X) of the node taken last whose form can be much wider than their values, for activations."""

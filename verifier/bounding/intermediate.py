@@ -36,7 +36,7 @@ from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import JointBound
 from verifier.relaxations.envelope import Envelope
-from verifier.specs.box import flat
+from verifier.specs.box import flat, overlap
 from verifier.specs.region import Box, Region
 from verifier.workers import Workers
 
@@ -105,7 +105,7 @@ def by_dual(
         box, steps = relaxation.boxes[name], ()
         ways = (None,) if options.ascent is None else (None, options.ascent)
         if known is not None and name in known.steps:
-            box, steps, ways = _overlap(box, known.boxes[name]), known.steps[name], ways[1:]
+            box, steps, ways = overlap(box, known.boxes[name]), known.steps[name], ways[1:]
         for ascent in ways:
             if name in exact or late():
                 break
@@ -262,12 +262,6 @@ def intersect_rows(box: Box, rows: Tensor, bound: Tensor) -> Box:
     upper = upper.scatter(1, rows, torch.minimum(-above, upper.gather(1, rows)))
     low, high = torch.minimum(lower, upper), torch.maximum(lower, upper)
     return Box(low.reshape(box.lower.shape), high.reshape(box.upper.shape))
-
-
-def _overlap(x: Box, y: Box) -> Box:
-    """What two boxes (B, *X) of the same values have in common; ends that rounding has swapped are swapped back."""
-    lower, upper = torch.maximum(x.lower, y.lower), torch.minimum(x.upper, y.upper)
-    return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
 def unit_rows(graph: Graph, name: str, rows: Tensor, dtype: torch.dtype) -> Objective:

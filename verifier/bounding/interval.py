@@ -13,6 +13,7 @@ from torch import Tensor
 from verifier.bounding.dual import Relaxation
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
+from verifier.specs.box import magnitude
 from verifier.specs.region import Box, Region
 
 #: products in a sum whose rounding errors are covered, in units of the sum of their absolute values
@@ -37,11 +38,6 @@ def outward(node: Node, boxes: Mapping[str, Box], input_name: str) -> Box:
     box = operator.interval(node, *wide)
     offset = operator.forward(node, *(torch.zeros_like(one.lower[:1]) for one in wide))
     return wider(box, magnitude(box) + offset.abs())
-
-
-def magnitude(box: Box) -> Tensor:
-    """The largest absolute values (B, *X) in a box."""
-    return torch.maximum(box.lower.abs(), box.upper.abs())
 
 
 def wider(box: Box, size: Tensor) -> Box:

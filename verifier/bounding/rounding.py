@@ -16,7 +16,7 @@ from verifier.bounding.relax import relax
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Line
-from verifier.specs.box import Box, flat, flat_rows
+from verifier.specs.box import Box, flat, flat_rows, magnitude
 
 
 def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, dual: DualPoint) -> Tensor:
@@ -60,16 +60,13 @@ def _steepness(node: Node) -> Tensor | float:
 
 def _inner(A: Tensor, box: Box) -> Tensor:
     """``<A, |x|>`` (B, S) at its largest over a box."""
-    return flat_rows(A * torch.maximum(box.lower.abs(), box.upper.abs()).unsqueeze(1)).sum(2)
+    return flat_rows(A * magnitude(box).unsqueeze(1)).sum(2)
 
 
 def _cut_terms(graph: Graph, relaxation: Relaxation, name: str, multipliers: Tensor) -> Tensor:
     """What the cuts of an activation add up, in absolute values (B, S)."""
     source = next(node for node in graph.nodes if node.name == name).inputs[0]
-    z, x = (
-        flat(torch.maximum(box.lower.abs(), box.upper.abs()))
-        for box in (relaxation.boxes[name], relaxation.boxes[source])
-    )
+    z, x = (flat(magnitude(box)) for box in (relaxation.boxes[name], relaxation.boxes[source]))
     return relaxation.cuts[name].terms(multipliers, z, x)
 
 

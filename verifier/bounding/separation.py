@@ -28,7 +28,7 @@ from verifier.bounding.dual import DualPoint, Objective, Relaxation
 from verifier.bounding.krelu import KReluOptions, candidates, with_limits
 from verifier.bounding.octahedra import Weights, each
 from verifier.graph.ir import Graph, Node
-from verifier.relaxations.cuts import Cuts, Push, beside
+from verifier.relaxations.cuts import Cuts, Push, beside, dense_terms
 from verifier.relaxations.hulls import facets, outside
 from verifier.specs.region import Region
 
@@ -204,5 +204,4 @@ class _Probe:
         return self.on_output + on_output, self.on_input + on_input, self.constant
 
     def terms(self, multipliers: Tensor, z: Tensor, x: Tensor) -> Tensor:
-        on_output, on_input, constant = (part.abs() for part in self.push(multipliers, z.shape[1]))
-        return (on_output * z.unsqueeze(1) + on_input * x.unsqueeze(1)).sum(2) + constant
+        return dense_terms(self.push(multipliers, z.shape[1]), z, x)

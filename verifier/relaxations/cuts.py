@@ -145,8 +145,7 @@ class Mixed:
         return self.on_output * multipliers, self.on_input * multipliers, self.constant * multipliers[..., 0]
 
     def terms(self, multipliers: Tensor, z: Tensor, x: Tensor) -> Tensor:
-        on_output, on_input, constant = (part.abs() for part in self.push(multipliers, z.shape[1]))
-        return (on_output * z.unsqueeze(1) + on_input * x.unsqueeze(1)).sum(2) + constant
+        return dense_terms(self.push(multipliers, z.shape[1]), z, x)
 
 
 @dataclass(frozen=True)
@@ -186,6 +185,12 @@ class Hulls:
         tilt = multipliers.abs()
         reach = _reach(tilt[..., :k], self.index, z) + _reach(tilt[..., k:], self.index, x)
         return reach + _values(tilt, self.points.abs()).amax(-1).sum(2)
+
+
+def dense_terms(push: Push, z: Tensor, x: Tensor) -> Tensor:
+    """What dense coefficients add up in absolute values (B, S), for outputs and inputs of at most z and x (B, n)."""
+    on_output, on_input, constant = (part.abs() for part in push)
+    return (on_output * z.unsqueeze(1) + on_input * x.unsqueeze(1)).sum(2) + constant
 
 
 def _by_group(like: Tensor, rows: int, width: int) -> Tensor:

@@ -14,6 +14,7 @@ from verifier.bounding.ladder import ALLOWANCE_UNITS
 from verifier.bounding.rounding import rounding_scale
 from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
+from verifier.specs.box import overlap
 from verifier.specs.region import Box
 from verifier.specs.rounding import narrow
 
@@ -24,12 +25,6 @@ def sources(graph: Graph) -> tuple[str, ...]:
     """Nodes that are the input of an activation whose envelope depends on it, in order."""
     nodes = (node for node in graph.nodes if node.op in OPERATORS and OPERATORS[node.op].splits is not None)
     return tuple(dict.fromkeys(node.inputs[0] for node in nodes))
-
-
-def intersect(one: Box, other: Box) -> Box:
-    """Where rounding pushes the ends past each other they are swapped back."""
-    lower, upper = torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper)
-    return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
 def in_working(boxes: Boxes, dtype: torch.dtype, device: torch.device) -> dict[str, Box]:
@@ -45,7 +40,7 @@ def inheriting(known: Boxes, tighten: Tighten) -> Tighten:
 
     def inherit(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         if name in known:
-            box = intersect(relaxation.boxes[name], known[name])
+            box = overlap(relaxation.boxes[name], known[name])
             relaxation = replace(relaxation, boxes={**relaxation.boxes, name: box})
         box, _ = tighten(name, relaxation, wanted)
         return box, ()

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from verifier.bounding.dual import DualPoint
 from verifier.bounding.ladder import ALLOWANCE_UNITS, Problem
 from verifier.graph.ir import Graph, Node
-from verifier.specs.box import flat
+from verifier.specs.box import flat, magnitude
 from verifier.specs.region import Box
 
 
@@ -87,7 +87,7 @@ class Remaining:
 
 def _allowance(layer: Node, box: Box) -> Tensor:
     """What the box of a layer's output may be off by: without the neuron, nothing else allows for that."""
-    size, bias = torch.maximum(box.lower.abs(), box.upper.abs()), layer.constants.get("bias")
+    size, bias = magnitude(box), layer.constants.get("bias")
     products = linear(size, layer.constants["weight"].abs(), None if bias is None else bias.abs())
     return ALLOWANCE_UNITS * torch.finfo(size.dtype).eps * products
 

@@ -27,7 +27,7 @@ from verifier.operators.table import OPERATORS
 from verifier.search.boxes import slack
 from verifier.search.result import NarrowingOptions
 from verifier.search.subproblem import EMPTY_BEYOND, Batch, Frame, Piece, View, in_precision, joined, parts_of, select
-from verifier.specs.box import flat
+from verifier.specs.box import flat, magnitude
 from verifier.specs.rounding import narrow
 
 #: multipliers of the property with which an ascent may begin
@@ -96,8 +96,7 @@ class Narrowing:
         below, above = self._ends(piece, batch, rows, known, until).chunk(2, dim=1)
         low.scatter_(1, rows, below)
         high.scatter_(1, rows, -above)
-        root = self.frame.boxes[piece.source]
-        size = flat(torch.maximum(root.lower.abs(), root.upper.abs()))
+        size = flat(magnitude(self.frame.boxes[piece.source]))
         size = size if len(size) == 1 else size[batch["owner"]]
         empty = (low - high > EMPTY_BEYOND * size).any(1)
         batch["low"][:, piece.columns] = torch.minimum(low, high)[:, piece.index]

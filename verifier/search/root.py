@@ -21,11 +21,11 @@ from verifier.bounding.intermediate import unit_rows
 from verifier.bounding.ladder import Problem
 from verifier.bounding.rows import Rows
 from verifier.operators.table import OPERATORS
-from verifier.search.boxes import in_working, intersect, slack
+from verifier.search.boxes import in_working, slack
 from verifier.search.branching import at_kinks, halves, scores, split_points, splits
 from verifier.search.result import RootOptions
 from verifier.search.subproblem import Batch, Frame, Piece, in_precision, joined, parts_of, pieces, select
-from verifier.specs.box import flat
+from verifier.specs.box import flat, overlap
 from verifier.specs.region import Box
 from verifier.workers import Workers
 
@@ -59,7 +59,7 @@ def refine(
         end = now + (until - now) / (len(layers) - number)
         trees = Trees.of(problem, exact, boxes, piece)
         if trees is not None and now < until:
-            boxes[piece.source] = intersect(boxes[piece.source], trees.grow(size, options, end, memory))
+            boxes[piece.source] = overlap(boxes[piece.source], trees.grow(size, options, end, memory))
     return boxes
 
 

@@ -123,6 +123,17 @@ class Box:
         return Box(self.lower.reshape(whole), self.upper.reshape(whole), inner_lower, inner_upper)
 
 
+def overlap(one: Box, other: Box) -> Box:
+    """What two boxes (B, *X) of the same values have in common; ends that rounding has swapped are swapped back."""
+    lower, upper = torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper)
+    return Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
+
+
+def magnitude(box: Box) -> Tensor:
+    """The largest absolute values (B, *X) in a box."""
+    return torch.maximum(box.lower.abs(), box.upper.abs())
+
+
 def flat(x: Tensor) -> Tensor:
     """(B, *X) -> (B, n); X may be the empty shape."""
     return x.reshape(x.shape[0], -1)
