@@ -27,6 +27,9 @@ from verifier.relaxations.cuts import Mixed, Push
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
 
+#: rounds after which trees have to have gained something
+TRIAL = 2
+
 
 @dataclass(frozen=True)
 class CaseOptions:
@@ -38,14 +41,17 @@ class CaseOptions:
         chunk_bytes: memory that the coefficients of one chunk of leaves take.
         budget: numbers that the dual points of all leaves on the box of one node may be; a round that would need more
             is left out.
+        least_gain: no tree grows beyond `TRIAL` rounds where they raise the bounds of rows below zero by less than this
+            share of themselves in the mean; behind convolutions they mostly do.
     """
 
     rounds: int = 9
     ascent: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=8, step=0.2, decay=0.8, multiplier_step=0.05, cut_step=2.0)
+        default_factory=lambda: AscentOptions(iterations=4, step=0.2, decay=0.7, multiplier_step=0.07, cut_step=2.0)
     )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 24
+    least_gain: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,9 @@ def distinguish(
     frame = _Frame.of(graph, region, relaxation, objective, dual.cut_multipliers)
     leaves, rounds = frame.roots(bound, dual), []
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
-    for _ in range(options.rounds if frame.nodes else 0):
+    for number in range(options.rounds if frame.nodes else 0):
+        if number == TRIAL and _mean_gain(bound, _least(leaves, bound)) < options.least_gain:
+            break
         chosen, found = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves)), []
         if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
             break
@@ -309,6 +317,12 @@ def _least(leaves: _Leaves, like: Tensor) -> Tensor:
     """The least bound of each row's leaves, (B, S)."""
     least = like.new_full((like.numel(),), torch.inf)
     return least.scatter_reduce(0, leaves.owner, leaves.bound, "amin").reshape(like.shape)
+
+
+def _mean_gain(old: Tensor, new: Tensor) -> float:
+    """What the bounds (B, S) below zero have risen by, as a share of what they were; zero where there are none."""
+    below = old < 0
+    return float(((new - old) / -old)[below].mean()) if bool(below.any()) else 0.0
 
 
 def _each(dual: DualPoint, change: Callable[[Tensor], Tensor]) -> DualPoint:

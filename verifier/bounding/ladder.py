@@ -78,7 +78,7 @@ class LadderOptions:
         )
     )
     joint_final: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=60, step=0.1, decay=0.95, cut_step=0.3, patience=20)
+        default_factory=lambda: AscentOptions(iterations=100, step=0.1, decay=0.97, cut_step=1.0, patience=30)
     )
     over: Relaxation | None = None
     tell: Callable[[str], None] | None = None
