@@ -15,11 +15,14 @@ from threading import Barrier
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
+#: rows for which a worker of its own is worth its while
+LEAST_ROWS = 32
 #: threads that torch had before `one_each` took them; a thread of `Workers` has a context of its own, without it
 _threads: ContextVar[int] = ContextVar("_threads")
 #: whether a thread is one of `Workers`; parts of its parts have to be its own work, for all the others may wait as well
@@ -81,6 +84,17 @@ class Workers:
                 return _attempt(work, part)
 
         return list(pool.map(call, parts))
+
+
+def chunks_of(rows: Tensor, size: int, workers: int) -> list[Tensor]:
+    """Rows (..., R) in chunks of a size or less; where there are more than a few, at least one for each worker.
+
+    Args:
+        size: rows that a chunk may have.
+    """
+    count = rows.shape[-1]
+    share = max(-(-count // workers), min(size, LEAST_ROWS))
+    return list(rows.split(min(size, share), dim=-1)) if count else []
 
 
 def _attempt(work: Callable[[Part], Result], part: Part) -> Callable[[], Result]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from time import monotonic
 
@@ -26,6 +27,7 @@ from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Mixed, Push
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
+from verifier.workers import Workers, chunks_of
 
 #: rounds after which trees have to have gained something
 TRIAL = 2
@@ -97,25 +99,32 @@ def distinguish(
     bound, dual = known
     frame = _Frame.of(graph, region, relaxation, objective, dual.cut_multipliers)
     leaves, rounds = frame.roots(bound, dual), []
-    size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
+    size, workers = max(1, options.chunk_bytes // (frame.width() * bound.element_size())), Workers.on(bound.device)
     for number in range(options.rounds if frame.nodes else 0):
         if number == TRIAL and _mean_gain(bound, _least(leaves, bound)) < options.least_gain:
             break
-        chosen, found = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves)), []
+        chosen = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves))
         if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
             break
-        for slots in chosen.split(size):
-            if deadline is not None and monotonic() > deadline:
-                break
-            parents = leaves.select(slots)
-            column, worth = frame.choose(parents)
-            slots, column, parents = slots[worth], column[worth], parents.select(worth)
-            if len(slots):
-                found.append((slots, column, frame.climbed(frame.halves(parents, column), options.ascent)))
-        for slots, column, children in found:
-            rounds.append((slots, column))
-            leaves = leaves.grown(slots, children)
+        grow = partial(_split, frame, leaves, options.ascent, deadline)
+        for found in workers.map(grow, chunks_of(chosen, size, workers.count)):
+            if found is not None:
+                slots, column, children = found
+                rounds.append((slots, column))
+                leaves = leaves.grown(slots, children)
     return _least(leaves, bound), CasePoint(tuple(rounds), leaves.dual, dual.cut_multipliers)
+
+
+def _split(
+    frame: _Frame, leaves: _Leaves, ascent: AscentOptions, deadline: float | None, slots: Tensor
+) -> tuple[Tensor, Tensor, _Leaves] | None:
+    """Of the leaves at indices (P,) those that can be split, their neurons, and both halves of each; None for none."""
+    if deadline is not None and monotonic() > deadline:
+        return None
+    parents = leaves.select(slots)
+    column, worth = frame.choose(parents)
+    slots, column, parents = slots[worth], column[worth], parents.select(worth)
+    return (slots, column, frame.climbed(frame.halves(parents, column), ascent)) if len(slots) else None
 
 
 def numbers(dual: DualPoint) -> int:
@@ -152,8 +161,10 @@ def case_bounds(
         owner = torch.cat([owner, owner[slots]])
     leaves = _Leaves(owner, sign, rows.new_zeros(len(owner)), point.point)
     size = max(1, chunk_bytes // (frame.width() * rows.element_size()))
-    parts = torch.arange(len(owner), device=owner.device).split(size)
-    return _least(replace(leaves, bound=torch.cat([frame.bound(leaves.select(part)) for part in parts])), rows)
+    workers = Workers.on(rows.device)
+    parts = chunks_of(torch.arange(len(owner), device=owner.device), size, workers.count)
+    bound = torch.cat(workers.map(lambda part: frame.bound(leaves.select(part)), parts))
+    return _least(replace(leaves, bound=bound), rows)
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,11 @@ from verifier.relaxations.cuts import JointBound
 from verifier.relaxations.envelope import Envelope
 from verifier.specs.box import flat, overlap
 from verifier.specs.region import Box, Region
-from verifier.workers import Workers
+from verifier.workers import Workers, chunks_of
 
 #: operators that mix entries: one of them on the way from a box keeps its interval exact, two do not
 MIXING = {"linear", "conv", "conv_transpose", "sum"}
 
-
-#: rows for which a worker of its own is worth its while
-LEAST_ROWS = 32
 
 #: bounds of rows and of their negatives, and the dual point behind them
 Bounded = tuple[Tensor, DualPoint | WindowPoint]
@@ -196,17 +193,6 @@ def wanted_rows(wanted: Tensor) -> Tensor:
     mask = flat(wanted)
     most = int(mask.sum(1).max())
     return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-
-
-def chunks_of(rows: Tensor, size: int, workers: int) -> list[Tensor]:
-    """Rows (B, R) in chunks of a size or less, where there is more than a little of them at least one for each worker.
-
-    Args:
-        size: rows that a chunk may have.
-    """
-    count = rows.shape[1]
-    share = max(-(-count // workers), min(size, LEAST_ROWS))
-    return list(rows.split(min(size, share), dim=1)) if count else []
 
 
 def both_sides(

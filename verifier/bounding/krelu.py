@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from time import monotonic
 
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.cases import CaseOptions, distinguish, numbers, pick_rows
-from verifier.bounding.dual import DualPoint, Relaxation
+from verifier.bounding.dual import DualPoint, Relaxation, Slopes
 from verifier.bounding.intermediate import (
+    Bounded,
     IntermediateOptions,
     Join,
     Steps,
@@ -40,6 +42,7 @@ from verifier.relaxations.hulls import facets, limits
 from verifier.relaxations.octahedra import corners
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
+from verifier.workers import Workers, chunks_of
 
 #: points of octahedra lie beyond the box by less than this share of its largest end
 _BEYOND = 1e-6
@@ -97,21 +100,36 @@ def by_dual_with_cuts(
         each = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
         rows = _by_area(box, wanted(box))
         count = min(rows.shape[1], options.budget // (2 * box.batch * each)) if each else 0
+        workers = Workers.on(box.lower.device)
         for part, cuts, more in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
-            size = rows_per_chunk(graph, name, box, options.chunk_bytes, more)
-            for chunk in part.split(size, dim=1) if part.numel() else ():
-                if deadline is not None and monotonic() > deadline:
-                    return box, steps
-                now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
-                if cuts:  # dense rows, which know cuts
-                    objective = unit_rows(graph, name, chunk, box.lower.dtype)
-                    found = ascend(graph, region, now, objective, ascent, deadline=deadline)
-                else:
-                    found = both_sides(graph, region, now, name, chunk, intermediate.slopes, ascent, deadline)
-                box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
+            now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
+            chunks = chunks_of(part, rows_per_chunk(graph, name, box, options.chunk_bytes, more), workers.count)
+            work = partial(_climbed, graph, region, now, name, intermediate.slopes, ascent, deadline)
+            for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
+                if found is not None:
+                    box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
         return _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, deadline)
 
     return tighten
+
+
+def _climbed(
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    name: str,
+    slopes: Slopes,
+    ascent: AscentOptions,
+    deadline: float | None,
+    rows: Tensor,
+) -> Bounded | None:
+    """Both sides of some entries (B, R) of a node by ascent; None where it is too late."""
+    if deadline is not None and monotonic() > deadline:
+        return None
+    if not relaxation.cuts:
+        return both_sides(graph, region, relaxation, name, rows, slopes, ascent, deadline)
+    objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)  # dense rows, which know cuts
+    return ascend(graph, region, relaxation, objective, ascent, deadline=deadline)
 
 
 def _by_cases(

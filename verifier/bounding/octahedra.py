@@ -19,6 +19,7 @@ from verifier.relaxations.cuts import Mixed, Push
 from verifier.relaxations.octahedra import directions
 from verifier.specs.box import flat
 from verifier.specs.region import Region
+from verifier.workers import Workers, chunks_of
 
 #: line weights of the rows on groups' sums, for each activation below: (B, G, D', *X), see `DualPoint`
 Weights = Mapping[str, tuple[Tensor | None, Tensor | None]]
@@ -67,26 +68,42 @@ def octahedra(
         ascent = None
     numbers = batch * len(several) * (widest if single is None else 4 * widest)
     step = max(1, options.chunk_bytes // (lower.element_size() * numbers))
-    bounds: list[Tensor] = []
-    climbed: list[Weights] = []
-    for start in range(0, count, step):
-        part = groups[:, start : start + step]
-        objective = _rows(graph, name, part, several)
-        bound = lower_bound(graph, region, relaxation, objective)
-        if single is not None:
-            cuts, dual = single.sums(part, several)
-            now = replace(relaxation, cuts=cuts)
-            if known:
-                dual = replace(dual, weights=each(known, lambda w: w[:, start : start + step].flatten(1, 2)))  # noqa: B023
-            if known or ascent is None:
-                better = lower_bound(graph, region, now, objective, dual)
-            else:
-                better, dual = ascend(graph, region, now, objective, replace(ascent, cut_step=0.0), start=dual)
-                climbed.append(each(dual.weights, lambda w: w.unflatten(1, (-1, len(several)))))
-            bound = torch.maximum(bound, better)
-        bounds.append(-bound.unflatten(1, (-1, len(several))))
-    limits = torch.cat([upper, -lower, torch.cat(bounds, 1)], -1)
+    workers = Workers.on(lower.device)
+
+    def bounded(places: Tensor) -> tuple[Tensor, Weights | None]:
+        part = groups[:, places]
+        given = None if not known else each(known, lambda w: w[:, places].flatten(1, 2))
+        return _several(graph, region, relaxation, _rows(graph, name, part, several), single, part, given, ascent)
+
+    parts = workers.map(bounded, chunks_of(torch.arange(count, device=groups.device), step, workers.count))
+    bounds = torch.cat([bound for bound, _ in parts], 1).unflatten(1, (count, -1))
+    climbed = [each(w, lambda t: t.unflatten(1, (-1, len(several)))) for _, w in parts if w is not None]
+    limits = torch.cat([upper, -lower, -bounds], -1)
     return limits, known or _joined(climbed)
+
+
+def _several(
+    graph: Graph,
+    region: Region,
+    relaxation: Relaxation,
+    objective: Objective,
+    single: _Single | None,
+    groups: Tensor,
+    known: Weights | None,
+    ascent: AscentOptions | None,
+) -> tuple[Tensor, Weights | None]:
+    """Bounds (B, G * D) of the signed sums of groups (B, G, k) that an objective's rows are, and the line weights that
+    an ascent found for them; None without one."""
+    bound = lower_bound(graph, region, relaxation, objective)
+    if single is None:
+        return bound, None
+    cuts, dual = single.sums(groups, directions(groups.shape[2])[2 * groups.shape[2] :].to(bound))
+    now = replace(relaxation, cuts=cuts)
+    if known is not None or ascent is None:
+        dual = dual if known is None else replace(dual, weights=known)
+        return torch.maximum(bound, lower_bound(graph, region, now, objective, dual)), None
+    better, dual = ascend(graph, region, now, objective, replace(ascent, cut_step=0.0), start=dual)
+    return torch.maximum(bound, better), dual.weights
 
 
 def each(weights: Weights, change: Callable[[Tensor], Tensor]) -> Weights:
