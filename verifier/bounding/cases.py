@@ -47,12 +47,12 @@ class CaseOptions:
             share of themselves in the mean; behind convolutions they mostly do.
     """
 
-    rounds: int = 9
+    rounds: int = 12
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=4, step=0.2, decay=0.7, multiplier_step=0.07, cut_step=2.0)
     )
     chunk_bytes: int = 8 << 20
-    budget: int = 1 << 24
+    budget: int = 1 << 25
     least_gain: float = 0.03
 
 

@@ -93,6 +93,7 @@ def by_dual_with_cuts(
     first = by_dual(graph, region, replace(intermediate, ascent=None), deadline, known)
 
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+        until = _share_until(graph, relaxation, deadline)
         box, steps = first(name, relaxation, wanted)
         if ascent is None or not steps:  # intervals that are exact need none
             return box, steps
@@ -104,13 +105,22 @@ def by_dual_with_cuts(
         for part, cuts, more in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
             now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
             chunks = chunks_of(part, rows_per_chunk(graph, name, box, options.chunk_bytes, more), workers.count)
-            work = partial(_climbed, graph, region, now, name, intermediate.slopes, ascent, deadline)
+            work = partial(_climbed, graph, region, now, name, intermediate.slopes, ascent, until)
             for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
                 if found is not None:
                     box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
-        return _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, deadline)
+        return _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, until)
 
     return tighten
+
+
+def _share_until(graph: Graph, relaxation: Relaxation, deadline: float | None) -> float | None:
+    """When the box that comes next has had its share of the time: as much as each of those after it has then."""
+    if deadline is None:
+        return None
+    sources = {node.inputs[0] for node in graph.nodes[1:] if OPERATORS[node.op].envelope is not None}
+    ahead = 1 + len(sources - relaxation.boxes.keys())
+    return monotonic() + (deadline - monotonic()) / ahead
 
 
 def _climbed(
