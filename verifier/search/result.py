@@ -48,7 +48,7 @@ class RootOptions:
     """
 
     after: float = 1.0
-    share: float = 0.4
+    share: float = 0.65
     seconds: float = 20.0
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=5, step=0.2, decay=0.8, multiplier_step=0.1)
