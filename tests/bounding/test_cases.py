@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.laws.networks import case, mlp
+from verifier.bounding import cases
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.cases import CaseOptions, case_bounds, distinguish, numbers, pick_rows
 from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation
@@ -152,6 +153,37 @@ def test_trees_stay_within_the_budget():
     room = 2 * numbers(roots[1].point)
     _, point = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, budget=room))
     assert point.splits and numbers(point.point) <= room
+
+
+def test_trees_that_gain_little_end_early():
+    graph, region = _small()
+    relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
+    objective = _outputs(graph, 1)
+    objective = replace(objective, offset=objective.offset - 100)  # so that no gain is a large share
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=1))
+    counts = []
+    for least in (0.0, 1.0):
+        _, point = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, least_gain=least))
+        counts.append(len(point.point.weights[next(iter(point.point.weights))][0]))
+    rows = known[0].numel()
+    assert counts[0] > 3 * rows >= counts[1] > rows  # after two rounds of splits of the worse half
+
+
+def test_chunks_side_by_side_give_the_record_that_is_replayed(monkeypatch: pytest.MonkeyPatch):
+    """Also where some of a round came too late."""
+    problem, number = case("mlp", "box", 7, radius=0.5), iter(range(10**6))
+    graph, region, whole = problem.graph, problem.region, cases._split
+    relaxation, objective = _cut_relaxation(problem.graph, problem.region), _outputs(problem.graph, 2)
+    objective = replace(objective, offset=objective.offset - 3)  # which leaves all rows open
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
+    monkeypatch.setattr(cases, "_split", lambda *args: None if next(number) % 3 == 1 else whole(*args))
+    monkeypatch.setattr(cases, "chunks_of", lambda rows, size, workers: list(rows.split(3, dim=-1)))
+    monkeypatch.setattr(cases.Workers, "on", lambda device: cases.Workers(2))
+    options = replace(OPTIONS, least_gain=0.0)
+    bound, point = distinguish(graph, region, relaxation, objective, known, options)
+    assert len(point.splits) > OPTIONS.rounds
+    again = case_bounds(graph, region, relaxation, objective, point)
+    torch.testing.assert_close(torch.maximum(again, known[0]), torch.maximum(bound, known[0]), rtol=1e-9, atol=1e-9)
 
 
 def test_rows_are_picked_with_all_their_arguments():

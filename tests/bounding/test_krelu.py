@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.laws.networks import case, mlp
+from tests.operators.build import Builder
+from verifier.bounding import krelu
 from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.intermediate import IntermediateOptions, relax_network
@@ -142,6 +144,31 @@ def test_beyond_the_budget_boxes_are_tightened_without_cuts():
 
     assert with_cuts(none) == 0 and with_cuts(some) > 0
     assert sum(bool(d.weights) for taken in none.values() for _, d in taken if isinstance(d, DualPoint)) > 0
+
+
+def test_every_box_and_the_rows_have_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch):
+    """Of two activations side by side, both pre-activations are known before either is tightened."""
+    b, random = Builder(1, 4), np.random.default_rng(0)
+
+    def dense(x: str, size: int, out: int) -> str:
+        return b.add("linear", x, weight=random.normal(size=(out, size)), bias=random.normal(size=out) / 2)
+
+    h = b.relu(dense("x", 4, 6))
+    one, other = dense(h, 6, 6), dense(h, 6, 6)
+    dense(b.add("add", b.relu(one), b.relu(other)), 6, 2)
+    graph = place(b.graph())
+    region = Box(-torch.ones(1, 1, 4).double(), torch.ones(1, 1, 4).double())
+    monkeypatch.setattr(krelu, "monotonic", lambda: 0.0)
+    shares, first = [], krelu._share_until
+
+    def watched(*args):
+        shares.append(first(*args))
+        return shares[-1]
+
+    monkeypatch.setattr(krelu, "_share_until", watched)
+    tighten = by_dual_with_cuts(graph, region, ASCENT, _options(2), deadline=12.0)
+    relax_network(graph, region, tighten)
+    assert shares == [3.0, 4.0, 6.0]
 
 
 def test_cuts_in_single_precision_become_valid_in_double():

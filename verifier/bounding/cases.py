@@ -104,6 +104,9 @@ def distinguish(
         if number == TRIAL and _mean_gain(bound, _least(leaves, bound)) < options.least_gain:
             break
         chosen = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves))
+        late = deadline is not None and monotonic() > deadline
+        if late or not len(chosen):
+            break
         if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
             break
         grow = partial(_split, frame, leaves, options.ascent, deadline)
@@ -331,9 +334,9 @@ def _least(leaves: _Leaves, like: Tensor) -> Tensor:
 
 
 def _mean_gain(old: Tensor, new: Tensor) -> float:
-    """What the bounds (B, S) below zero have risen by, as a share of what they were; zero where there are none."""
-    below = old < 0
-    return float(((new - old) / -old)[below].mean()) if bool(below.any()) else 0.0
+    """What the bounds (B, S) below zero have risen by, as a share of the way to zero; zero where there are none."""
+    below = (old < 0) & old.isfinite()
+    return float(((new - old) / -old).clamp(max=1)[below].mean()) if bool(below.any()) else 0.0
 
 
 def _each(dual: DualPoint, change: Callable[[Tensor], Tensor]) -> DualPoint:

@@ -98,11 +98,11 @@ def by_dual_with_cuts(
         if ascent is None or not steps:  # intervals that are exact need none
             return box, steps
         below = ancestors(graph, name)
-        each = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
+        width = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
         rows = _by_area(box, wanted(box))
-        count = min(rows.shape[1], options.budget // (2 * box.batch * each)) if each else 0
+        count = min(rows.shape[1], options.budget // (2 * box.batch * width)) if width else 0
         workers = Workers.on(box.lower.device)
-        for part, cuts, more in ((rows[:, :count], relaxation.cuts, each), (rows[:, count:], {}, 0)):
+        for part, cuts, more in ((rows[:, :count], relaxation.cuts, width), (rows[:, count:], {}, 0)):
             now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
             chunks = chunks_of(part, rows_per_chunk(graph, name, box, options.chunk_bytes, more), workers.count)
             work = partial(_climbed, graph, region, now, name, intermediate.slopes, ascent, until)
@@ -115,11 +115,12 @@ def by_dual_with_cuts(
 
 
 def _share_until(graph: Graph, relaxation: Relaxation, deadline: float | None) -> float | None:
-    """When the box that comes next has had its share of the time: as much as each of those after it has then."""
+    """When the next box has had its share of the time: as much as each one after it, and the rows after all, have."""
     if deadline is None:
         return None
-    sources = {node.inputs[0] for node in graph.nodes[1:] if OPERATORS[node.op].envelope is not None}
-    ahead = 1 + len(sources - relaxation.boxes.keys())
+    activations = [node for node in graph.nodes[1:] if OPERATORS[node.op].envelope is not None]
+    done = {node.inputs[0] for node in activations if node.name in relaxation.envelopes}
+    ahead = 1 + len({node.inputs[0] for node in activations} - done)
     return monotonic() + (deadline - monotonic()) / ahead
 
 
