@@ -39,12 +39,12 @@ def _cut_relaxation(graph: Graph, region: Region) -> Relaxation:
     )
 
 
-def _outputs(graph: Graph, batch: int) -> Objective:
-    """Every output and its negative."""
+def _outputs(graph: Graph, batch: int, offset: float = 0.0) -> Objective:
+    """Every output and its negative, plus a number."""
     size = torch.Size(graph.output_shape).numel()
     unit = torch.eye(size).double()
     C = torch.cat([unit, -unit]).reshape(1, 2 * size, *graph.output_shape)
-    return Objective(graph.output, C.expand(batch, *C.shape[1:]), torch.zeros(batch, 2 * size).double())
+    return Objective(graph.output, C.expand(batch, *C.shape[1:]), torch.full((batch, 2 * size), offset).double())
 
 
 @settings(max_examples=6)
@@ -158,13 +158,12 @@ def test_trees_stay_within_the_budget():
 def test_trees_that_gain_little_end_early():
     graph, region = _small()
     relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
-    objective = _outputs(graph, 1)
-    objective = replace(objective, offset=objective.offset - 100)  # so that no gain is a large share
+    objective = _outputs(graph, 1, -100.0)  # of which no gain is a large share
     known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=1))
     counts = []
     for least in (0.0, 1.0):
         _, point = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, least_gain=least))
-        counts.append(len(point.point.weights[next(iter(point.point.weights))][0]))
+        counts.append(len(next(iter(point.point.multipliers.values()))))
     rows = known[0].numel()
     assert counts[0] > 3 * rows >= counts[1] > rows  # after two rounds of splits of the worse half
 
@@ -173,8 +172,7 @@ def test_chunks_side_by_side_give_the_record_that_is_replayed(monkeypatch: pytes
     """Also where some of a round came too late."""
     problem, number = case("mlp", "box", 7, radius=0.5), iter(range(10**6))
     graph, region, whole = problem.graph, problem.region, cases._split
-    relaxation, objective = _cut_relaxation(problem.graph, problem.region), _outputs(problem.graph, 2)
-    objective = replace(objective, offset=objective.offset - 3)  # which leaves all rows open
+    relaxation, objective = _cut_relaxation(problem.graph, problem.region), _outputs(problem.graph, 2, -3.0)  # all open
     known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
     monkeypatch.setattr(cases, "_split", lambda *args: None if next(number) % 3 == 1 else whole(*args))
     monkeypatch.setattr(cases, "chunks_of", lambda rows, size, workers: list(rows.split(3, dim=-1)))

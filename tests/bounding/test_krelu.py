@@ -159,7 +159,8 @@ def test_every_box_and_the_rows_have_a_share_of_the_time(monkeypatch: pytest.Mon
     graph = place(b.graph())
     region = Box(-torch.ones(1, 1, 4).double(), torch.ones(1, 1, 4).double())
     monkeypatch.setattr(krelu, "monotonic", lambda: 0.0)
-    shares, first = [], krelu._share_until
+    shares: list[float | None] = []
+    first = krelu._share_until
 
     def watched(*args):
         shares.append(first(*args))
