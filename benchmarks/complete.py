@@ -109,12 +109,11 @@ def variants() -> dict[str, VerifyOptions]:
     def searching(**changes) -> VerifyOptions:
         return replace(every, search=replace(search, **changes))
 
-    first = rungs.index(SEARCH)
     return {
         "all": every,
         "no attack": without(ATTACK, ATTACK_AGAIN),
         "no alpha-CROWN before the search": without("alpha-fixed", "alpha-crown"),
-        "k-ReLU before the search": replace(every, rungs=(*rungs[:first], "k-relu", *rungs[first:])),
+        "no k-ReLU before the search": without("k-relu"),
         "no refined boxes at the root": searching(root=None),
         "no narrowing of subproblems": searching(narrowing=None),
         "branching by scores only": searching(branching="scored"),
