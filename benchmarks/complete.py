@@ -31,7 +31,7 @@ from benchmarks.vnncomp.rows import Row, run_all  # noqa: E402
 from benchmarks.vnncomp.summary import par2  # noqa: E402
 from benchmarks.vnncomp.tools import WORDS  # noqa: E402
 from verifier.operators import evaluate, place  # noqa: E402
-from verifier.schedule import ATTACK, ATTACK_AGAIN, LADDERS, SEARCH, VerifyOptions  # noqa: E402
+from verifier.schedule import ATTACK, ATTACK_AGAIN, LADDERS, VerifyOptions  # noqa: E402
 from verifier.search.result import SearchOptions  # noqa: E402
 from verifier.specs.datasets import load_dataset  # noqa: E402
 from verifier.verdict import Undecided  # noqa: E402
