@@ -76,7 +76,10 @@ def test_a_query_of_two_properties_is_as_good_as_the_worse_one(digits: Case):
     parts = [digits.at(epsilon).property(10) for epsilon in (0.02, 0.05)]
     names = ("ibp", "crown", "k-relu")
     whole, worse = (compare(digits.graph, spec, names) for spec in (verifier.Query(tuple(parts)), parts[1]))
-    assert bounds(whole, *names) == pytest.approx(bounds(worse, *names), abs=1e-6)
+    *fixed, climbed = bounds(whole, *names)
+    *expected, alone = bounds(worse, *names)
+    assert fixed == pytest.approx(expected, abs=1e-6)
+    assert alone - 1e-6 <= climbed == pytest.approx(alone, abs=1e-2)  # steps go on while any property's rows gain
     assert [entry.verified for entry in whole.entries] == [entry.verified for entry in worse.entries]
     assert whole.upper == pytest.approx(worse.upper, abs=0.05) and whole.reference == pytest.approx(worse.reference)
 

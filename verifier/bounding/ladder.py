@@ -151,9 +151,14 @@ def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = No
 
 
 def with_groups(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Relaxation:
-    """The network relaxed with cuts on groups of neurons, over boxes that these cuts helped to tighten."""
-    graph, region = problem.graph, problem.region
-    tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline, problem.known)
+    """The network relaxed with cuts on groups of neurons, over boxes that these cuts helped to tighten.
+
+    They go on from alpha-CROWN's, where no other ones are known, so that none is looser.
+    """
+    graph, region, known = problem.graph, problem.region, problem.known
+    if known is None and options.over is None:
+        known = options.relax(problem, by_dual(graph, region, options.intermediate, deadline))
+    tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline, known)
     return options.relax(problem, tighten, join_groups(graph, region, options.joint, deadline))
 
 
