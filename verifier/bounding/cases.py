@@ -29,9 +29,6 @@ from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
 from verifier.workers import Workers, chunks_of
 
-#: rounds after which trees have to have gained something
-TRIAL = 2
-
 
 @dataclass(frozen=True)
 class CaseOptions:
@@ -43,8 +40,8 @@ class CaseOptions:
         chunk_bytes: memory that the coefficients of one chunk of leaves take.
         budget: numbers that the dual points of all leaves on the box of one node may be; a round that would need more
             is left out.
-        least_gain: no tree grows beyond `TRIAL` rounds where they raise the bounds of rows below zero by less than this
-            share of themselves in the mean; behind convolutions they mostly do.
+        trial, least_gain: no tree grows beyond so many rounds where these raise the bounds of rows below zero by less
+            than this share of themselves in the mean; behind convolutions they mostly do.
     """
 
     rounds: int = 12
@@ -53,6 +50,7 @@ class CaseOptions:
     )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
+    trial: int = 2
     least_gain: float = 0.03
 
 
@@ -69,16 +67,16 @@ class _Leaves:
     def select(self, index: Tensor) -> _Leaves:
         return _Leaves(self.owner[index], self.sign[index], self.bound[index], _each(self.dual, lambda t: t[index]))
 
-    def grown(self, slots: Tensor, children: _Leaves) -> _Leaves:
-        """The first half of `children` in the place of the leaves that were split, the others after all."""
-        half = len(slots)
+    def grown(self, slots: Tensor, parts: list[_Leaves]) -> _Leaves:
+        """The first halves of all parts in the places of the leaves that were split, the others after all leaves."""
 
-        def put(old: Tensor, new: Tensor) -> Tensor:
-            return torch.cat([old.index_copy(0, slots, new[:half]), new[half:]])
+        def put(old: Tensor, *new: Tensor) -> Tensor:
+            first, second = zip(*(part.chunk(2) for part in new), strict=True)
+            return torch.cat([old.index_copy(0, slots, torch.cat(first)), *second])
 
-        dual = _zip(self.dual, children.dual, put)
-        owner, sign = put(self.owner, children.owner), put(self.sign, children.sign)
-        return _Leaves(owner, sign, put(self.bound, children.bound), dual)
+        owner, sign = put(self.owner, *(p.owner for p in parts)), put(self.sign, *(p.sign for p in parts))
+        bound, dual = put(self.bound, *(p.bound for p in parts)), _zip(put, self.dual, *(p.dual for p in parts))
+        return _Leaves(owner, sign, bound, dual)
 
 
 def distinguish(
@@ -99,9 +97,10 @@ def distinguish(
     bound, dual = known
     frame = _Frame.of(graph, region, relaxation, objective, dual.cut_multipliers)
     leaves, rounds = frame.roots(bound, dual), []
-    size, workers = max(1, options.chunk_bytes // (frame.width() * bound.element_size())), Workers.on(bound.device)
+    size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
+    workers = Workers.on(bound.device)
     for number in range(options.rounds if frame.nodes else 0):
-        if number == TRIAL and _mean_gain(bound, _least(leaves, bound)) < options.least_gain:
+        if number == options.trial and _mean_gain(bound, _least(leaves, bound)) < options.least_gain:
             break
         chosen = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves))
         late = deadline is not None and monotonic() > deadline
@@ -110,11 +109,11 @@ def distinguish(
         if numbers(leaves.dual) // len(leaves.bound) * (len(leaves.bound) + len(chosen)) > options.budget:
             break
         grow = partial(_split, frame, leaves, options.ascent, deadline)
-        for found in workers.map(grow, chunks_of(chosen, size, workers.count)):
-            if found is not None:
-                slots, column, children = found
-                rounds.append((slots, column))
-                leaves = leaves.grown(slots, children)
+        parts = [part for part in workers.map(grow, chunks_of(chosen, size, workers.count)) if part is not None]
+        if parts:
+            slots = torch.cat([slots for slots, _, _ in parts])
+            rounds.append((slots, torch.cat([column for _, column, _ in parts])))
+            leaves = leaves.grown(slots, [children for _, _, children in parts])
     return _least(leaves, bound), CasePoint(tuple(rounds), leaves.dual, dual.cut_multipliers)
 
 
@@ -340,18 +339,18 @@ def _mean_gain(old: Tensor, new: Tensor) -> float:
 
 
 def _each(dual: DualPoint, change: Callable[[Tensor], Tensor]) -> DualPoint:
-    return _zip(dual, dual, lambda t, _: change(t))
+    return _zip(change, dual)
 
 
-def _zip(one: DualPoint, other: DualPoint, join: Callable[[Tensor, Tensor], Tensor]) -> DualPoint:
-    """Two dual points of the same shape, tensor by tensor."""
+def _zip(join: Callable[..., Tensor], one: DualPoint, *others: DualPoint) -> DualPoint:
+    """Dual points of the same shape, tensor by tensor."""
 
     def pair(name: str, side: int) -> Tensor | None:
-        x, y = one.weights[name][side], other.weights[name][side]
-        return None if x is None or y is None else join(x, y)
+        found = [w for dual in (one, *others) if (w := dual.weights[name][side]) is not None]
+        return join(*found) if found else None
 
     return DualPoint(
         {name: (pair(name, 0), pair(name, 1)) for name in one.weights},
-        {name: join(m, other.multipliers[name]) for name, m in one.multipliers.items()},
-        {name: join(m, other.cut_multipliers[name]) for name, m in one.cut_multipliers.items()},
+        {name: join(m, *(dual.multipliers[name] for dual in others)) for name, m in one.multipliers.items()},
+        {name: join(m, *(dual.cut_multipliers[name] for dual in others)) for name, m in one.cut_multipliers.items()},
     )

@@ -43,7 +43,6 @@ from verifier.workers import Workers, chunks_of
 #: operators that mix entries: one of them on the way from a box keeps its interval exact, two do not
 MIXING = {"linear", "conv", "conv_transpose", "sum"}
 
-
 #: bounds of rows and of their negatives, and the dual point behind them
 Bounded = tuple[Tensor, DualPoint | WindowPoint]
 #: what tightened a node's box: rows (B, R) whose values and negatives were bounded, and the dual point (2R rows)

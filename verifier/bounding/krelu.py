@@ -19,7 +19,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.cases import CaseOptions, distinguish, numbers, pick_rows
-from verifier.bounding.dual import DualPoint, Relaxation, Slopes
+from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.intermediate import (
     Bounded,
     IntermediateOptions,
@@ -92,6 +92,15 @@ def by_dual_with_cuts(
     ascent = intermediate.ascent
     first = by_dual(graph, region, replace(intermediate, ascent=None), deadline, known)
 
+    def climbed(name: str, now: Relaxation, ascent: AscentOptions, until: float | None, rows: Tensor) -> Bounded | None:
+        """Both sides of some entries (B, R) of a node by ascent; None where it is too late."""
+        if until is not None and monotonic() > until:
+            return None
+        if not now.cuts:
+            return both_sides(graph, region, now, name, rows, intermediate.slopes, ascent, until)
+        objective = unit_rows(graph, name, rows, now.boxes[name].lower.dtype)  # dense rows, which know cuts
+        return ascend(graph, region, now, objective, ascent, deadline=until)
+
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
         until = _share_until(graph, relaxation, deadline)
         box, steps = first(name, relaxation, wanted)
@@ -105,7 +114,7 @@ def by_dual_with_cuts(
         for part, cuts, more in ((rows[:, :count], relaxation.cuts, width), (rows[:, count:], {}, 0)):
             now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
             chunks = chunks_of(part, rows_per_chunk(graph, name, box, options.chunk_bytes, more), workers.count)
-            work = partial(_climbed, graph, region, now, name, intermediate.slopes, ascent, until)
+            work = partial(climbed, name, now, ascent, until)
             for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
                 if found is not None:
                     box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
@@ -122,25 +131,6 @@ def _share_until(graph: Graph, relaxation: Relaxation, deadline: float | None) -
     done = {node.inputs[0] for node in activations if node.name in relaxation.envelopes}
     ahead = 1 + len({node.inputs[0] for node in activations} - done)
     return monotonic() + (deadline - monotonic()) / ahead
-
-
-def _climbed(
-    graph: Graph,
-    region: Region,
-    relaxation: Relaxation,
-    name: str,
-    slopes: Slopes,
-    ascent: AscentOptions,
-    deadline: float | None,
-    rows: Tensor,
-) -> Bounded | None:
-    """Both sides of some entries (B, R) of a node by ascent; None where it is too late."""
-    if deadline is not None and monotonic() > deadline:
-        return None
-    if not relaxation.cuts:
-        return both_sides(graph, region, relaxation, name, rows, slopes, ascent, deadline)
-    objective = unit_rows(graph, name, rows, relaxation.boxes[name].lower.dtype)  # dense rows, which know cuts
-    return ascend(graph, region, relaxation, objective, ascent, deadline=deadline)
 
 
 def _by_cases(

@@ -193,16 +193,21 @@ def with_intervals(problem: Problem, relaxation: Relaxation, lower: Tensor | Non
 
 
 def allowance(problem: Problem, bounds: Bounds) -> Tensor:
-    """What a bound has to exceed to count, (B, S): `ALLOWANCE_UNITS` roundings of the terms it was summed from.
-
-    It is an estimate of the rounding error, generous but not proved.
-    """
+    """What a bound has to exceed to count, (B, S): see `roundings`, of the terms that it was summed from."""
     graph, objective = problem.graph, problem.rows.objective
     intervals = replace(bounds.relaxation, envelopes={})
     with torch.no_grad():
         flat = rounding_scale(graph, intervals, objective, DualPoint())
         lines = flat if bounds.by_interval.all() else rounding_scale(graph, bounds.relaxation, objective, bounds.dual)
-    return ALLOWANCE_UNITS * torch.finfo(lines.dtype).eps * torch.where(bounds.by_interval, flat, lines)
+    return roundings(torch.where(bounds.by_interval, flat, lines))
+
+
+def roundings(size: Tensor) -> Tensor:
+    """What bounds may be off by whose terms have such absolute values in all: `ALLOWANCE_UNITS` roundings of these.
+
+    It is an estimate of the rounding error, generous but not proved.
+    """
+    return ALLOWANCE_UNITS * torch.finfo(size.dtype).eps * size
 
 
 def proved(problem: Problem, bounds: Bounds) -> Tensor:

@@ -73,7 +73,8 @@ def octahedra(
     def bounded(places: Tensor) -> tuple[Tensor, Weights | None]:
         part = groups[:, places]
         given = None if not known else each(known, lambda w: w[:, places].flatten(1, 2))
-        return _several(graph, region, relaxation, _rows(graph, name, part, several), single, part, given, ascent)
+        sums = None if single is None else single.sums(part, several)
+        return _several(graph, region, relaxation, _rows(graph, name, part, several), sums, given, ascent)
 
     parts = workers.map(bounded, chunks_of(torch.arange(count, device=groups.device), step, workers.count))
     bounds = torch.cat([bound for bound, _ in parts], 1).unflatten(1, (count, -1))
@@ -87,17 +88,16 @@ def _several(
     region: Region,
     relaxation: Relaxation,
     objective: Objective,
-    single: _Single | None,
-    groups: Tensor,
+    sums: tuple[Mapping[str, Mixed], DualPoint] | None,
     known: Weights | None,
     ascent: AscentOptions | None,
 ) -> tuple[Tensor, Weights | None]:
-    """Bounds (B, G * D) of the signed sums of groups (B, G, k) that an objective's rows are, and the line weights that
-    an ascent found for them; None without one."""
+    """Bounds (B, G * D) of the signed sums that an objective's rows are, and the line weights that an ascent found for
+    them, None without one. `sums` are the cuts and the dual point that their terms add up to."""
     bound = lower_bound(graph, region, relaxation, objective)
-    if single is None:
+    if sums is None:
         return bound, None
-    cuts, dual = single.sums(groups, directions(groups.shape[2])[2 * groups.shape[2] :].to(bound))
+    cuts, dual = sums
     now = replace(relaxation, cuts=cuts)
     if known is not None or ascent is None:
         dual = dual if known is None else replace(dual, weights=known)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.relaxations.s_shaped import Function
-from verifier.specs.region import Box
+from verifier.specs.box import Box, magnitude
 
 #: halvings of the search for the point of a piece whose tangent is parallel to the chord; any point is sound
 BISECTIONS = 30
@@ -66,7 +66,7 @@ def s_shaped_pieces(box: Box, function: Function) -> Pieces:
     low = [sides[0][0][0], *(torch.minimum(a[0][1], b[0][0]) for a, b in zip(sides, sides[1:], strict=False))]
     high = [sides[0][1][0], *(torch.maximum(a[1][1], b[1][0]) for a, b in zip(sides, sides[1:], strict=False))]
     below, above = torch.stack([*low, sides[-1][0][1]]), torch.stack([*high, sides[-1][1][1]])
-    by_input = WIDENING_BY_INPUT * torch.maximum(lower.abs(), upper.abs())
+    by_input = WIDENING_BY_INPUT * magnitude(box)
     below, above = (
         below - WIDENING * (1 + below.abs()) - by_input,
         above + WIDENING * (1 + above.abs()) + by_input,

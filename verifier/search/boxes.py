@@ -10,7 +10,7 @@ from torch import Tensor
 
 from verifier.bounding.dual import DualPoint, Objective, Relaxation
 from verifier.bounding.intermediate import Steps, Tighten
-from verifier.bounding.ladder import ALLOWANCE_UNITS
+from verifier.bounding.ladder import roundings
 from verifier.bounding.rounding import rounding_scale
 from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
@@ -50,5 +50,4 @@ def inheriting(known: Boxes, tighten: Tighten) -> Tighten:
 
 def slack(graph: Graph, relaxation: Relaxation, objective: Objective, dual: DualPoint) -> Tensor:
     """What a bound at a dual point has to exceed to count, (B, S): see `verifier.bounding.ladder.allowance`."""
-    scale = rounding_scale(graph, relaxation, objective, dual)
-    return ALLOWANCE_UNITS * torch.finfo(scale.dtype).eps * scale
+    return roundings(rounding_scale(graph, relaxation, objective, dual))

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from verifier.bounding.dual import DualPoint
-from verifier.bounding.ladder import ALLOWANCE_UNITS, Problem
+from verifier.bounding.ladder import Problem, roundings
 from verifier.graph.ir import Graph, Node
 from verifier.specs.box import flat, magnitude
 from verifier.specs.region import Box
@@ -88,8 +87,7 @@ class Remaining:
 def _allowance(layer: Node, box: Box) -> Tensor:
     """What the box of a layer's output may be off by: without the neuron, nothing else allows for that."""
     size, bias = magnitude(box), layer.constants.get("bias")
-    products = linear(size, layer.constants["weight"].abs(), None if bias is None else bias.abs())
-    return ALLOWANCE_UNITS * torch.finfo(size.dtype).eps * products
+    return roundings(linear(size, layer.constants["weight"].abs(), None if bias is None else bias.abs()))
 
 
 def _last_axis(mask: Tensor) -> Tensor:
