@@ -86,6 +86,19 @@ def test_the_dual_points_of_entries_add_up_to_tighter_octahedra():
     assert float((plain - limits).mean()) > 0.01 * float(plain.abs().mean())
 
 
+@pytest.mark.parametrize("slopes", ["zero", "one"])
+def test_a_fixed_choice_of_lines_without_ascent_serves_as_well(slopes):
+    graph, region = _wide()
+    relaxation = _relaxed(graph, region, _options(2), IntermediateOptions(slopes=slopes))
+    last = next(node for node in reversed(graph.nodes) if node.name in relaxation.cuts)
+    cut = relaxation.cuts[last.name]
+    assert isinstance(cut, Cuts)
+    limits = octahedra(graph, region, relaxation, last.inputs[0], cut.index, SMALL)[0]
+    values = evaluate_all(graph, region.sample(256, torch.Generator()).flatten(0, 1))[last.inputs[0]].flatten(0, 1)
+    sums = values[:, cut.index[0]] @ directions(2).T
+    assert bool((sums <= limits + SLACK).all())
+
+
 def test_known_weights_give_the_same_limits():
     graph, region = _wide()
     relaxation = _relaxed(graph, region, _options(2), ASCENT)
