@@ -223,24 +223,25 @@ class _Run:
     def climb_ladder(self, replayer: Replayer | None) -> Counterexample | None:
         """All rungs, until one of them decides or the time is over."""
         counterexample = None
-        for name in worthwhile(self.rungs, self.graph, self.few_inputs):
+        rungs = worthwhile(self.rungs, self.graph, self.few_inputs)
+        for number, name in enumerate(rungs):
             if self.late():
                 break
             with self.sparing():
-                counterexample = self.stage(name, replayer)
+                counterexample = self.stage(name, replayer, again=name in rungs[number + 1 :])
             if counterexample is not None or not self.open:
                 break
         return counterexample
 
-    def stage(self, name: str, replayer: Replayer | None) -> Counterexample | None:
-        """One rung, or the attack; records itself."""
+    def stage(self, name: str, replayer: Replayer | None, again: bool) -> Counterexample | None:
+        """One rung, or the attack; records itself. `again` says whether it comes once more."""
         begun, counterexample = monotonic(), None
         if name in (ATTACK, ATTACK_AGAIN):
             counterexample = self.attack(name, replayer) if replayer is not None else None
             self.method = name if counterexample is not None else self.method
         elif name in (SEARCH, MILP):
             self.method = name
-            counterexample = self.search(replayer)
+            counterexample = self.search(replayer, again)
         else:
             self.method = name
             self.climb(name)
@@ -290,14 +291,13 @@ class _Run:
         ladder = self.options.ladder
         return replace(ladder, intermediate=self.memory.chunks(ladder.intermediate))
 
-    def search(self, replayer: Replayer | None) -> Counterexample | None:
+    def search(self, replayer: Replayer | None, again: bool) -> Counterexample | None:
         """Branch and bound on everything that is open; the time is shared evenly by the batches."""
-        first = not self.searches
-        if first:
+        if not self.searches:
             self.searches = [(batch, self._start_search(batch, found, replayer)) for batch, found in self.evidence]
         for left, (batch, search) in zip(range(len(self.searches), 0, -1), self.searches, strict=True):
             with self.sparing():
-                search.run(search_until(self.deadline, left, first))
+                search.run(search_until(self.deadline, left, again))
             if self.confirmed:
                 return self.confirmed[0]
             result = search.result()

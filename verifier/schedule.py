@@ -130,8 +130,12 @@ def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str
     if SEARCH not in rungs:
         return list(rungs)
     left_out = (*ONLY_FOR_MANY_INPUTS * few_inputs, *ONLY_FOR_DENSE * convolutional(graph))
-    left_out += NOT_BEFORE_FORMS * (by_forms(graph, few_inputs) and "ibp" in rungs)
-    return [name for name in rungs if name not in left_out]
+    forms = by_forms(graph, few_inputs)
+    left_out += NOT_BEFORE_FORMS * (forms and "ibp" in rungs)
+    kept = [name for name in rungs if name not in left_out]
+    if forms and ATTACK_AGAIN in kept:
+        kept.remove(SEARCH)  # the first one, whose last step, which takes seconds, would be cut off half-way
+    return kept
 
 
 def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) -> SearchOptions:
@@ -183,12 +187,12 @@ def rung_until(name: str, rungs: Sequence[str], deadline: float | None) -> float
     return now + (RUNG_SECONDS if deadline is None else RUNG_SHARES[name] * (deadline - now))
 
 
-def search_until(deadline: float | None, batches: int, first: bool) -> float | None:
-    """When a search has to stop that is the first of so many batches that remain, before the long attack or after."""
+def search_until(deadline: float | None, batches: int, again: bool) -> float | None:
+    """When a search has to stop that is the first of so many batches that remain; `again`: it goes on later."""
     now = monotonic()
     if deadline is None:
-        return now + SEARCH_SECONDS if first else None
-    return now + (SEARCH_SHARE if first else 1.0) * (deadline - now) / batches
+        return now + SEARCH_SECONDS if again else None
+    return now + (SEARCH_SHARE if again else 1.0) * (deadline - now) / batches
 
 
 def attack_until(deadline: float | None) -> float | None:

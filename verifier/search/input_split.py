@@ -24,7 +24,8 @@ from verifier.specs.region import Box
 
 #: boxes are halved several times at once while fewer than this share of a batch are open
 _FILL = 0.5
-#: halvings before boxes of affine forms are tightened further: larger sets are hardly ever proved, only halved
+#: halvings before boxes of affine forms are tightened further: larger sets are hardly ever proved, so after the first
+#: one, which shows where to halve, they are not even bounded
 FORMS_ALONE = 2
 #: which part of the memory the generators of one node may take
 FORMS_SHARE = 16
@@ -184,7 +185,8 @@ class InputSplit:
             halves["depth"] += 1
             children, score = halves, score[keep].repeat(2, 1)
             enough = 4 * count + len(self.ledger.store) > self.ledger.size * _FILL * 2
-            if enough or 4 * count > self.ledger.room or count == 0:
+            hopeful = not self.options.forms or count == 0 or int(halves["depth"].min()) >= FORMS_ALONE
+            if (enough and hopeful) or 4 * count > self.ledger.room or count == 0:
                 return children
 
 
