@@ -155,19 +155,6 @@ def test_trees_stay_within_the_budget():
     assert point.splits and numbers(point.point) <= room
 
 
-def test_trees_that_gain_little_end_early():
-    graph, region = _small()
-    relaxation = relax_network(graph, region, by_dual(graph, region, IntermediateOptions()))
-    objective = _outputs(graph, 1, -100.0)  # of which no gain is a large share
-    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=1))
-    counts = []
-    for least in (0.0, 1.0):
-        _, point = distinguish(graph, region, relaxation, objective, known, replace(OPTIONS, least_gain=least))
-        counts.append(len(next(iter(point.point.multipliers.values()))))
-    rows = known[0].numel()
-    assert counts[0] > 3 * rows >= counts[1] > rows  # after two rounds of splits of the worse half
-
-
 def test_chunks_side_by_side_give_the_record_that_is_replayed(monkeypatch: pytest.MonkeyPatch):
     """Also where some of a round came too late."""
     problem, number = case("mlp", "box", 7, radius=0.5), iter(range(10**6))
@@ -177,8 +164,7 @@ def test_chunks_side_by_side_give_the_record_that_is_replayed(monkeypatch: pytes
     monkeypatch.setattr(cases, "_split", lambda *args: None if next(number) % 3 == 1 else whole(*args))
     monkeypatch.setattr(cases, "chunks_of", lambda rows, size, workers: list(rows.split(3, dim=-1)))
     monkeypatch.setattr(cases.Workers, "on", lambda device: cases.Workers(2))
-    options = replace(OPTIONS, least_gain=0.0)
-    bound, point = distinguish(graph, region, relaxation, objective, known, options)
+    bound, point = distinguish(graph, region, relaxation, objective, known, OPTIONS)
     assert 0 < len(point.splits) <= OPTIONS.rounds < next(number)  # chunks of a round are one entry
     again = case_bounds(graph, region, relaxation, objective, point)
     torch.testing.assert_close(torch.maximum(again, known[0]), torch.maximum(bound, known[0]), rtol=1e-9, atol=1e-9)
@@ -220,3 +206,16 @@ def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtyp
         )
         inside = values[name].unflatten(0, (256, 2))
         assert bool((inside >= box.lower - SLACK).all() and (inside <= box.upper + SLACK).all())
+
+
+def test_behind_convolutions_no_cases_are_distinguished():
+    problem = case("cnn", "box", 1, radius=0.5)
+    graph, region = problem.graph, problem.region
+    options = KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS)
+    ascent = IntermediateOptions(ascent=AscentOptions(iterations=4))
+    relaxation = relax_network(
+        graph, region, by_dual_with_cuts(graph, region, ascent, options), join_groups(graph, region, options)
+    )
+    duals = [dual for taken in relaxation.steps.values() for _, dual in taken]
+    assert relaxation.cuts and any(isinstance(dual, DualPoint) and dual.cut_multipliers for dual in duals)
+    assert not any(isinstance(dual, CasePoint) for dual in duals)

@@ -40,8 +40,6 @@ class CaseOptions:
         chunk_bytes: memory that the coefficients of one chunk of leaves take.
         budget: numbers that the dual points of all leaves on the box of one node may be; a round that would need more
             is left out.
-        trial, least_gain: no tree grows beyond so many rounds where these raise the bounds of rows below zero by less
-            than this share of themselves in the mean; behind convolutions they mostly do.
     """
 
     rounds: int = 12
@@ -50,8 +48,6 @@ class CaseOptions:
     )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
-    trial: int = 2
-    least_gain: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -99,9 +95,7 @@ def distinguish(
     leaves, rounds = frame.roots(bound, dual), []
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
     workers = Workers.on(bound.device)
-    for number in range(options.rounds if frame.nodes else 0):
-        if number == options.trial and _mean_gain(bound, _least(leaves, bound)) < options.least_gain:
-            break
+    for _ in range(options.rounds if frame.nodes else 0):
         chosen = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves))
         late = deadline is not None and monotonic() > deadline
         if late or not len(chosen):
@@ -330,12 +324,6 @@ def _least(leaves: _Leaves, like: Tensor) -> Tensor:
     """The least bound of each row's leaves, (B, S)."""
     least = like.new_full((like.numel(),), torch.inf)
     return least.scatter_reduce(0, leaves.owner, leaves.bound, "amin").reshape(like.shape)
-
-
-def _mean_gain(old: Tensor, new: Tensor) -> float:
-    """What the bounds (B, S) below zero have risen by, as a share of the way to zero; zero where there are none."""
-    below = (old < 0) & old.isfinite()
-    return float(((new - old) / -old).clamp(max=1)[below].mean()) if bool(below.any()) else 0.0
 
 
 def _each(dual: DualPoint, change: Callable[[Tensor], Tensor]) -> DualPoint:

@@ -60,7 +60,8 @@ class KReluOptions:
         chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
-        cases: case distinctions after the ascent; None for none.
+        cases: case distinctions after the ascent, where no convolution comes before: behind one, where a neuron has
+            many inputs, they take most of the time and close little. None for none.
         smooth: whether sigmoids and tanhs are grouped, too: their hulls have many facets.
     """
 
@@ -118,6 +119,8 @@ def by_dual_with_cuts(
             for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
                 if found is not None:
                     box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
+        if options.cases is None or any(node.op == "conv" for node in graph.nodes if node.name in below):
+            return box, steps
         return _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, until)
 
     return tighten
@@ -140,13 +143,11 @@ def _by_cases(
     relaxation: Relaxation,
     found: tuple[Box, Steps],
     wanted: Callable[[Box], Tensor],
-    options: CaseOptions | None,
+    options: CaseOptions,
     deadline: float | None,
 ) -> tuple[Box, Steps]:
     """Tighten what ascent has left open by case distinctions, from the dual points that it found."""
     box, steps = found
-    if options is None:
-        return found
     for rows, dual in steps:
         if not isinstance(dual, DualPoint) or not dual.cut_multipliers:
             continue
