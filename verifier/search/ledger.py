@@ -18,6 +18,10 @@ from verifier.search.store import Fields, Store
 from verifier.search.targets import Targets
 from verifier.workers import Workers
 
+#: a worker's share of a step is at least one part in so many of the usual size: threads of short operations wait for
+#: each other
+SMALL = 32
+
 #: takes subproblems, and returns what is left of them
 Step = Callable[[dict[str, Tensor]], Sequence[Fields]]
 
@@ -123,7 +127,8 @@ class Ledger:
         batch = self.store.pop(max(1, min(self.size * many, free)))
         lost, self.lost = self.lost, True  # until all of it is in the books again
         count = len(batch["bound"])
-        parts = [{name: value[first::many] for name, value in batch.items()} for first in range(min(many, count))]
+        many = min(many, -(-count // max(1, self.size // SMALL)))
+        parts = [{name: value[first::many] for name, value in batch.items()} for first in range(many)]
         self.room = (free + count) // len(parts)
         failures = []
         for part, left in zip(parts, self.workers.outcomes(lambda part: step(dict(part)), parts), strict=True):
