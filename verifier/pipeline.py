@@ -223,25 +223,25 @@ class _Run:
     def climb_ladder(self, replayer: Replayer | None) -> Counterexample | None:
         """All rungs, until one of them decides or the time is over."""
         counterexample = None
-        rungs = worthwhile(self.rungs, self.graph, self.few_inputs)
+        rungs = worthwhile(self.rungs, self.graph, self.few_inputs, self.options.search.splitting)
         for number, name in enumerate(rungs):
             if self.late():
                 break
             with self.sparing():
-                counterexample = self.stage(name, replayer, again=name in rungs[number + 1 :])
+                counterexample = self.stage(name, replayer, more=number + 1 < len(rungs))
             if counterexample is not None or not self.open:
                 break
         return counterexample
 
-    def stage(self, name: str, replayer: Replayer | None, again: bool) -> Counterexample | None:
-        """One rung, or the attack; records itself. `again` says whether it comes once more."""
+    def stage(self, name: str, replayer: Replayer | None, more: bool) -> Counterexample | None:
+        """One rung, or the attack; records itself. `more` says whether others follow."""
         begun, counterexample = monotonic(), None
         if name in (ATTACK, ATTACK_AGAIN):
             counterexample = self.attack(name, replayer) if replayer is not None else None
             self.method = name if counterexample is not None else self.method
         elif name in (SEARCH, MILP):
             self.method = name
-            counterexample = self.search(replayer, again)
+            counterexample = self.search(replayer, more)
         else:
             self.method = name
             self.climb(name)
@@ -291,13 +291,13 @@ class _Run:
         ladder = self.options.ladder
         return replace(ladder, intermediate=self.memory.chunks(ladder.intermediate))
 
-    def search(self, replayer: Replayer | None, again: bool) -> Counterexample | None:
+    def search(self, replayer: Replayer | None, more: bool) -> Counterexample | None:
         """Branch and bound on everything that is open; the time is shared evenly by the batches."""
         if not self.searches:
             self.searches = [(batch, self._start_search(batch, found, replayer)) for batch, found in self.evidence]
         for left, (batch, search) in zip(range(len(self.searches), 0, -1), self.searches, strict=True):
             with self.sparing():
-                search.run(search_until(self.deadline, left, again))
+                search.run(search_until(self.deadline, left, more))
             if self.confirmed:
                 return self.confirmed[0]
             result = search.result()

@@ -51,7 +51,7 @@ RUNGS = {**METHODS, "alpha-fixed": alpha_fixed}
 RUNG_SHARES, RUNG_SECONDS = {"alpha-crown": 0.3, "k-relu": 0.3}, 60.0
 #: share of the remaining time that an attack may take
 ATTACK_SHARE = 0.2
-#: share of the remaining time that the search may take before the long attack, and seconds of it without a deadline
+#: share of the remaining time that a search may take after which more is tried, and seconds of it without a deadline
 SEARCH_SHARE, SEARCH_SECONDS = 0.4, 30.0
 
 
@@ -121,21 +121,21 @@ def bounding(name: str) -> Method:
     return RUNGS[name]
 
 
-def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool) -> list[str]:
+def worthwhile(rungs: Sequence[str], graph: Graph, few_inputs: bool, splitting: str = "auto") -> list[str]:
     """Of the rungs of a ladder with branch and bound those that pay on a network and its input sets.
 
     Args:
         few_inputs: whether the search splits the input first.
+        splitting: as of `SearchOptions`.
     """
     if SEARCH not in rungs:
         return list(rungs)
     left_out = (*ONLY_FOR_MANY_INPUTS * few_inputs, *ONLY_FOR_DENSE * convolutional(graph))
-    forms = by_forms(graph, few_inputs)
+    forms = by_forms(graph, few_inputs, splitting)
     left_out += NOT_BEFORE_FORMS * (forms and "ibp" in rungs)
     kept = [name for name in rungs if name not in left_out]
-    if forms and ATTACK_AGAIN in kept:
-        kept.remove(SEARCH)  # the first one, whose last step, which takes seconds, would be cut off half-way
-    return kept
+    # a step of a search by forms takes seconds, and would be cut off half-way where the search comes once more
+    return [name for i, name in enumerate(kept) if not (forms and name == SEARCH and SEARCH in kept[i + 1 :])]
 
 
 def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) -> SearchOptions:
@@ -150,14 +150,14 @@ def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) ->
     if not convolutional(graph):
         return options
     options = replace(options, root=None, narrowing=None, joint=JointOptions(), branches=2, stages=LARGE_STEPS)
-    if by_forms(graph, few_inputs) and options.splitting == "auto":
+    if by_forms(graph, few_inputs, options.splitting):
         return replace(options, forms=True, splitting="input")
     return options
 
 
-def by_forms(graph: Graph, few_inputs: bool) -> bool:
+def by_forms(graph: Graph, few_inputs: bool, splitting: str) -> bool:
     """Whether a network has so many neurons behind so few inputs that affine forms alone bound them in time."""
-    return few_inputs and convolutional(graph) and multiply_adds(graph) > FORMS_FROM
+    return few_inputs and splitting == "auto" and convolutional(graph) and multiply_adds(graph) > FORMS_FROM
 
 
 def require_programs(rungs: Sequence[str], query: Query, graph: Graph, memory: int) -> None:
@@ -187,12 +187,12 @@ def rung_until(name: str, rungs: Sequence[str], deadline: float | None) -> float
     return now + (RUNG_SECONDS if deadline is None else RUNG_SHARES[name] * (deadline - now))
 
 
-def search_until(deadline: float | None, batches: int, again: bool) -> float | None:
-    """When a search has to stop that is the first of so many batches that remain; `again`: it goes on later."""
+def search_until(deadline: float | None, batches: int, more: bool) -> float | None:
+    """When a search has to stop that is the first of so many batches that remain; `more` rungs may follow."""
     now = monotonic()
     if deadline is None:
-        return now + SEARCH_SECONDS if again else None
-    return now + (SEARCH_SHARE if again else 1.0) * (deadline - now) / batches
+        return now + SEARCH_SECONDS if more else None
+    return now + (SEARCH_SHARE if more else 1.0) * (deadline - now) / batches
 
 
 def attack_until(deadline: float | None) -> float | None:

@@ -10,7 +10,7 @@ from verifier.search.ledger import SMALL
 from verifier.workers import Workers
 
 
-@pytest.mark.parametrize(("count", "parts"), [(2, [2]), (3, [1, 2]), (8, [4, 4]), (20, [4, 4])])
+@pytest.mark.parametrize(("count", "parts"), [(2, [2]), (3, [3]), (4, [2, 2]), (8, [4, 4]), (20, [4, 4])])
 def test_only_steps_of_some_size_are_shared(count: int, parts: list[int]):
     graph, box = network("mlp", 0)
     search = start("input", graph, box, first_output_below(graph, 1e3))

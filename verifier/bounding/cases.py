@@ -104,10 +104,11 @@ def distinguish(
             break
         grow = partial(_split, frame, leaves, options.ascent, deadline)
         parts = [part for part in workers.map(grow, chunks_of(chosen, size, workers.count)) if part is not None]
-        if parts:
-            slots = torch.cat([slots for slots, _, _ in parts])
-            rounds.append((slots, torch.cat([column for _, column, _ in parts])))
-            leaves = leaves.grown(slots, [children for _, _, children in parts])
+        if not parts:
+            break
+        slots = torch.cat([slots for slots, _, _ in parts])
+        rounds.append((slots, torch.cat([column for _, column, _ in parts])))
+        leaves = leaves.grown(slots, [children for _, _, children in parts])
     return _least(leaves, bound), CasePoint(tuple(rounds), leaves.dual, dual.cut_multipliers)
 
 
@@ -334,8 +335,8 @@ def _zip(join: Callable[..., Tensor], one: DualPoint, *others: DualPoint) -> Dua
     """Dual points of the same shape, tensor by tensor."""
 
     def pair(name: str, side: int) -> Tensor | None:
-        found = [w for dual in (one, *others) if (w := dual.weights[name][side]) is not None]
-        return join(*found) if found else None
+        found = [dual.weights[name][side] for dual in (one, *others)]
+        return None if any(w is None for w in found) else join(*found)
 
     return DualPoint(
         {name: (pair(name, 0), pair(name, 1)) for name in one.weights},

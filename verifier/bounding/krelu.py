@@ -44,6 +44,8 @@ from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 from verifier.workers import Workers, chunks_of
 
+#: operators behind which cases close little
+CONVOLUTIONS = ("conv", "conv_transpose")
 #: points of octahedra lie beyond the box by less than this share of its largest end
 _BEYOND = 1e-6
 
@@ -119,7 +121,7 @@ def by_dual_with_cuts(
             for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
                 if found is not None:
                     box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
-        if options.cases is None or any(node.op == "conv" for node in graph.nodes if node.name in below):
+        if options.cases is None or any(node.op in CONVOLUTIONS for node in graph.nodes if node.name in below):
             return box, steps
         return _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, until)
 

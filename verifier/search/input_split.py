@@ -167,7 +167,7 @@ class InputSplit:
         self.ledger.try_points(points.reshape(-1, *self.shape), owner.repeat(2))
 
     def _split(self, children: dict[str, Tensor], score: Tensor) -> dict[str, Tensor]:
-        """Halve every box along its most sensitive coordinate, several times where few are open."""
+        """Halve every box along its most sensitive coordinate, several times where few are open or forms too wide."""
         while True:
             lower, upper = children["lower"], children["upper"]
             middle = (lower + upper) / 2

@@ -118,7 +118,7 @@ class Ledger:
             self._report()
 
     def advance(self, step: Step) -> None:
-        """A step of every worker, each on subproblems of its own.
+        """A step of every worker, or of fewer where there is little to do, each on subproblems of its own.
 
         Where one fails, its subproblems go back; where memory ended, the next ones are smaller and one at a time.
         """
@@ -127,7 +127,7 @@ class Ledger:
         batch = self.store.pop(max(1, min(self.size * many, free)))
         lost, self.lost = self.lost, True  # until all of it is in the books again
         count = len(batch["bound"])
-        many = min(many, -(-count // max(1, self.size // SMALL)))
+        many = min(many, max(1, count // max(1, self.size // SMALL)))
         parts = [{name: value[first::many] for name, value in batch.items()} for first in range(many)]
         self.room = (free + count) // len(parts)
         failures = []
