@@ -26,8 +26,8 @@ from verifier.workers import Workers
 
 #: affine operators whose intervals know more than that they are sums -> the sum, and which of their inputs it takes
 SUMS = {"maximum": ("add", (1, 2)), "minimum": ("sub", (0, 2))}
-#: share of a form's width that comes from activations, up to which nothing else would be much tighter
-LOOSE = 0.1
+#: share of a form's width that comes from activations, up to which nothing else would be tighter by more than it costs
+LOOSE = 0.3
 #: layers whose rounding together is no reason to look at an entry again
 LAYERS = 16
 #: symbols that go through an operator together
