@@ -185,8 +185,8 @@ class InputSplit:
             halves["depth"] += 1
             children, score = halves, score[keep].repeat(2, 1)
             enough = 4 * count + len(self.ledger.store) > self.ledger.size * _FILL * 2
-            hopeful = not self.options.forms or count == 0 or int(halves["depth"].min()) >= FORMS_ALONE
-            if (enough and hopeful) or 4 * count > self.ledger.room or count == 0:
+            hopeless = self.options.forms and bool((halves["depth"] < FORMS_ALONE).any())
+            if (enough and not hopeless) or 4 * count > self.ledger.room or count == 0:
                 return children
 
 
