@@ -32,7 +32,7 @@ OPTIONS = CaseOptions(
 
 
 def _cut_relaxation(graph: Graph, region: Region) -> Relaxation:
-    options = KReluOptions(GroupOptions(2, 6, 1, least_area=0.0), cases=None)
+    options = KReluOptions(GroupOptions(2, 6, 1, least_area=0.0), cases=())
     ascent = IntermediateOptions(ascent=AscentOptions(iterations=4))
     return relax_network(
         graph, region, by_dual_with_cuts(graph, region, ascent, options), join_groups(graph, region, options)
@@ -188,11 +188,11 @@ def _problem(dtype: torch.dtype) -> Problem:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtype):
-    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS))
+    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=(OPTIONS,)))
     problem = _problem(dtype)
     found = METHODS["k-relu"](problem, options, None)
     assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
-    without = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=None)), None)
+    without = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=())), None)
     assert float((found.lower - without.lower).mean()) > 0
     again = reevaluate(_problem(torch.float64), found)
     values = evaluate_all(
@@ -208,14 +208,41 @@ def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtyp
         assert bool((inside >= box.lower - SLACK).all() and (inside <= box.upper + SLACK).all())
 
 
-def test_behind_convolutions_no_cases_are_distinguished():
-    problem = case("cnn", "box", 1, radius=0.5)
-    graph, region = problem.graph, problem.region
-    options = KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS)
-    ascent = IntermediateOptions(ascent=AscentOptions(iterations=4))
-    relaxation = relax_network(
-        graph, region, by_dual_with_cuts(graph, region, ascent, options), join_groups(graph, region, options)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_pass_goes_on_from_the_boxes_of_the_one_before_and_both_are_proved_again(dtype: torch.dtype):
+    deeper = replace(OPTIONS, rounds=6)
+    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=(OPTIONS, deeper))).tightest()
+    problem = _problem(dtype)
+    once = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=(OPTIONS,))), None)
+    twice = METHODS["k-relu"](problem, options, None)
+    assert once.relaxation.before is None and twice.relaxation.before is not None
+    first, second = (
+        sum(float((box.upper - box.lower).sum()) for box in found.relaxation.boxes.values()) for found in (once, twice)
     )
-    duals = [dual for taken in relaxation.steps.values() for _, dual in taken]
-    assert relaxation.cuts and any(isinstance(dual, DualPoint) and dual.cut_multipliers for dual in duals)
+    assert second < first
+    again = reevaluate(_problem(torch.float64), twice)
+    assert again.relaxation.before is not None
+    for name, box in twice.relaxation.boxes.items():
+        tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+        torch.testing.assert_close(
+            again.relaxation.boxes[name].lower, box.lower.double(), rtol=tolerance, atol=tolerance
+        )
+
+
+def test_no_further_pass_is_taken_where_one_proves_the_property():
+    hard = _problem(torch.float64)
+    above = replace(hard.rows.objective, offset=torch.full((1, 1), 1e3))
+    easy = replace(hard, rows=replace(hard.rows, objective=above))
+    found = METHODS["k-relu"](easy, LadderOptions(joint=KReluOptions(cases=(OPTIONS, OPTIONS))), None)
+    assert found.relaxation.before is None and bool((found.lower > 0).all())
+
+
+def test_behind_convolutions_no_cases_are_distinguished():
+    laws = case("cnn", "box", 1, radius=0.5)
+    unit = np.eye(torch.Size(laws.graph.output_shape).numel())
+    props = [Property(laws.region.select(torch.tensor([0])), (Polytope(unit[:1], np.zeros(1)),))]
+    problem = Problem(laws.graph, props[0].region, stack_rows(laws.graph, props, torch.float64, "cpu"))
+    found = METHODS["k-relu"](problem, LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0))), None)
+    duals = [dual for taken in found.relaxation.steps.values() for _, dual in taken]
+    assert found.relaxation.cuts and any(isinstance(dual, DualPoint) and dual.cut_multipliers for dual in duals)
     assert not any(isinstance(dual, CasePoint) for dual in duals)

@@ -39,7 +39,7 @@ def _relaxed(graph: Graph, region: Region, options: KReluOptions, intermediate: 
 
 
 def _options(k: int, budget: int = 1 << 25) -> KReluOptions:
-    return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=1 << 15, budget=budget, cases=None)
+    return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=1 << 15, budget=budget, cases=())
 
 
 @settings(max_examples=6)

@@ -44,10 +44,10 @@ from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 from verifier.workers import Workers, chunks_of
 
-#: operators behind which cases close little
-CONVOLUTIONS = ("conv", "conv_transpose")
 #: points of octahedra lie beyond the box by less than this share of its largest end
 _BEYOND = 1e-6
+#: time that is kept for the property's rows, as a share of what a box has
+_FOR_THE_PROPERTY = 0.3
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,11 @@ class KReluOptions:
         chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
-        cases: case distinctions after the ascent, where no convolution comes before: behind one, where a neuron has
-            many inputs, they take most of the time and close little. None for none.
+        cases: case distinctions after the ascent, in networks without convolutions: behind one, where a neuron has many
+            inputs, they take most of the time and close little. Each further entry is for another pass over all layers,
+            which comes where those before it leave something open.
+        crowded: share of unstable neurons from which on only the last of these passes is taken: there the others take
+            long and seldom suffice.
         smooth: whether sigmoids and tanhs are grouped, too: their hulls have many facets.
     """
 
@@ -74,7 +77,8 @@ class KReluOptions:
     )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
-    cases: CaseOptions | None = field(default_factory=CaseOptions)
+    cases: tuple[CaseOptions, ...] = (CaseOptions(rounds=4), CaseOptions())
+    crowded: float = 0.6
     smooth: bool = False
 
 
@@ -85,12 +89,15 @@ def by_dual_with_cuts(
     options: KReluOptions,
     deadline: float | None = None,
     known: Relaxation | None = None,
+    cases: CaseOptions | None = None,
 ) -> Tighten:
-    """Tighten boxes by the dual function at CROWN's point, then by ascent that also climbs on the cuts before a node.
+    """Tighten boxes by the dual function at CROWN's point, by ascent that also climbs on the cuts before a node, and by
+    case distinctions.
 
     Args:
         intermediate: its ascent is the one with cuts; None leaves it at CROWN's boxes.
         known: as of `by_dual`.
+        cases: from points that have multipliers of cuts; None for none.
     """
     ascent = intermediate.ascent
     first = by_dual(graph, region, replace(intermediate, ascent=None), deadline, known)
@@ -104,12 +111,16 @@ def by_dual_with_cuts(
         objective = unit_rows(graph, name, rows, now.boxes[name].lower.dtype)  # dense rows, which know cuts
         return ascend(graph, region, now, objective, ascent, deadline=until)
 
-    def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
-        until = _share_until(graph, relaxation, deadline)
-        box, steps = first(name, relaxation, wanted)
-        if ascent is None or not steps:  # intervals that are exact need none
-            return box, steps
-        below = ancestors(graph, name)
+    def by_ascent(
+        name: str,
+        relaxation: Relaxation,
+        found: tuple[Box, Steps],
+        wanted: Callable[[Box], Tensor],
+        ascent: AscentOptions,
+        until: float | None,
+    ) -> tuple[Box, Steps]:
+        """All that is wanted, as much of it with cuts as the budget allows."""
+        (box, steps), below = found, ancestors(graph, name)
         width = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
         rows = _by_area(box, wanted(box))
         count = min(rows.shape[1], options.budget // (2 * box.batch * width)) if width else 0
@@ -118,23 +129,32 @@ def by_dual_with_cuts(
             now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
             chunks = chunks_of(part, rows_per_chunk(graph, name, box, options.chunk_bytes, more), workers.count)
             work = partial(climbed, name, now, ascent, until)
-            for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
-                if found is not None:
-                    box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
-        if options.cases is None or any(node.op in CONVOLUTIONS for node in graph.nodes if node.name in below):
+            for chunk, bounded in zip(chunks, workers.map(work, chunks), strict=True):
+                if bounded is not None:
+                    box, steps = intersect_rows(box, chunk, bounded[0]), (*steps, (chunk, bounded[1]))
+        return box, steps
+
+    def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
+        until = _share_until(graph, relaxation, deadline)
+        box, steps = first(name, relaxation, wanted)
+        if not steps:  # intervals that are exact need none
             return box, steps
-        return _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, until)
+        if ascent is not None:
+            box, steps = by_ascent(name, relaxation, (box, steps), wanted, ascent, until)
+        if cases is not None:
+            box, steps = _by_cases(graph, region, name, relaxation, (box, steps), wanted, cases, until)
+        return box, steps
 
     return tighten
 
 
 def _share_until(graph: Graph, relaxation: Relaxation, deadline: float | None) -> float | None:
-    """When the next box has had its share of the time: as much as each one after it, and the rows after all, have."""
+    """When the next box has had its share of the time: each one after it has as much, and the property's rows some."""
     if deadline is None:
         return None
     activations = [node for node in graph.nodes[1:] if OPERATORS[node.op].envelope is not None]
     done = {node.inputs[0] for node in activations if node.name in relaxation.envelopes}
-    ahead = 1 + len({node.inputs[0] for node in activations} - done)
+    ahead = len({node.inputs[0] for node in activations} - done) + _FOR_THE_PROPERTY
     return monotonic() + (deadline - monotonic()) / ahead
 
 
@@ -194,6 +214,16 @@ def join_groups(graph: Graph, region: Region, options: KReluOptions, deadline: f
         return with_limits(groups, normals.to(dtype), points, weights)
 
     return join
+
+
+def unstable(graph: Graph, relaxation: Relaxation) -> float:
+    """The share of unstable entries, as a mean over activations and batch."""
+    shares = [
+        float(splits(node, relaxation.boxes[node.inputs[0]]).float().mean())
+        for node in graph.nodes[1:]
+        if (splits := OPERATORS[node.op].splits) is not None
+    ]
+    return sum(shares) / max(1, len(shares))
 
 
 def candidates(

@@ -59,7 +59,7 @@ def k_relu_lp(
         InputError: the network is too large.
     """
     require_size(problem.graph)
-    relaxation = with_groups(problem, options, deadline)
+    *_, relaxation = with_groups(problem, options, deadline)
     return optimise(problem, relaxation, options.joint_final, deadline, make, options.tell)
 
 
