@@ -210,8 +210,8 @@ def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtyp
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_pass_goes_on_from_the_boxes_of_the_one_before_and_both_are_proved_again(dtype: torch.dtype):
-    deeper = replace(OPTIONS, rounds=6)
-    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=(OPTIONS, deeper))).tightest()
+    joint = KReluOptions(GroupOptions(least_area=0.0), cases=(OPTIONS, replace(OPTIONS, rounds=6)), crowded=1.0)
+    options = LadderOptions(joint=joint).tightest()
     problem = _problem(dtype)
     once = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=(OPTIONS,))), None)
     twice = METHODS["k-relu"](problem, options, None)
@@ -227,6 +227,13 @@ def test_a_pass_goes_on_from_the_boxes_of_the_one_before_and_both_are_proved_aga
         torch.testing.assert_close(
             again.relaxation.boxes[name].lower, box.lower.double(), rtol=tolerance, atol=tolerance
         )
+
+
+def test_where_many_neurons_are_unstable_only_the_last_pass_is_taken():
+    joint = KReluOptions(cases=(replace(OPTIONS, rounds=0), OPTIONS), crowded=0.1)
+    found = METHODS["k-relu"](_problem(torch.float64), LadderOptions(joint=joint), None)
+    assert found.relaxation.before is None
+    assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
 
 
 def test_no_further_pass_is_taken_where_one_proves_the_property():
