@@ -66,9 +66,20 @@ def _sigmoid_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
     return value, value * torch.sigmoid(-x)  # 1 - value would lose all digits for large x
 
 
+def _sigmoid_at_slope(slope: Tensor) -> Tensor:
+    """Where right of zero v (1 - v) is the slope, for the value v."""
+    value = (1 + (1 - 4 * slope).clamp(min=0).sqrt()) / 2
+    return (value * value / slope).log()
+
+
 def _tanh_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
     value, half = torch.tanh(x), torch.sigmoid(2 * x)
     return value, 4 * half * torch.sigmoid(-2 * x)
+
+
+def _tanh_at_slope(slope: Tensor) -> Tensor:
+    """Where right of zero 1 - v * v is the slope, for the value v."""
+    return ((1 + (1 - slope).clamp(min=0).sqrt()) / slope.sqrt()).log()
 
 
 def _rising(function: type(torch.sigmoid)):  # type: ignore[valid-type]
@@ -96,7 +107,7 @@ OPERATORS = (
         "sigmoid",
         lambda node, x: torch.sigmoid(x),
         _rising(torch.sigmoid),
-        envelope=lambda node, box: s_shaped(box, _sigmoid_with_slope),
+        envelope=lambda node, box: s_shaped(box, _sigmoid_with_slope, _sigmoid_at_slope),
         splits=_always,
         pieces=lambda node, box: s_shaped_pieces(box, _sigmoid_with_slope),
     ),
@@ -104,7 +115,7 @@ OPERATORS = (
         "tanh",
         lambda node, x: torch.tanh(x),
         _rising(torch.tanh),
-        envelope=lambda node, box: s_shaped(box, _tanh_with_slope),
+        envelope=lambda node, box: s_shaped(box, _tanh_with_slope, _tanh_at_slope),
         splits=_always,
         pieces=lambda node, box: s_shaped_pieces(box, _tanh_with_slope),
     ),
