@@ -54,7 +54,6 @@ class Proof:
         rows: the `Rows` of the properties, side by side, with the polytopes they belong to.
         bounds: (B, S) certified minimum of every row; each polytope has one that is positive.
         cuts: activation name -> groups of its neurons, and the cuts on them.
-        before: the `Relaxation` in whose boxes these lie, with steps and cuts of its own, where there is one.
     """
 
     method: str
@@ -65,7 +64,6 @@ class Proof:
     rows: Any
     bounds: Any
     cuts: Mapping[str, Any] = field(default_factory=dict)
-    before: Any = None
 
     @classmethod
     def of(cls, method: str, problem: Problem, found: Bounds) -> Proof:
@@ -79,7 +77,6 @@ class Proof:
             rows=problem.rows,
             bounds=found.lower,
             cuts=found.relaxation.cuts,
-            before=found.relaxation.before,
         )
 
 

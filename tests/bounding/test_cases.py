@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.laws.networks import case, mlp
-from verifier.bounding import cases
+from verifier.bounding import ascent, cases, intermediate, krelu, ladder
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.cases import CaseOptions, case_bounds, distinguish, numbers, pick_rows
 from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
 from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_groups
-from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate
+from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate, with_cases
 from verifier.bounding.rows import stack_rows
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, evaluate_all, place
@@ -32,7 +32,7 @@ OPTIONS = CaseOptions(
 
 
 def _cut_relaxation(graph: Graph, region: Region) -> Relaxation:
-    options = KReluOptions(GroupOptions(2, 6, 1, least_area=0.0), cases=())
+    options = KReluOptions(GroupOptions(2, 6, 1, least_area=0.0), cases=None)
     ascent = IntermediateOptions(ascent=AscentOptions(iterations=4))
     return relax_network(
         graph, region, by_dual_with_cuts(graph, region, ascent, options), join_groups(graph, region, options)
@@ -188,11 +188,11 @@ def _problem(dtype: torch.dtype) -> Problem:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtype):
-    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=(OPTIONS,)))
+    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS, shallow=()))
     problem = _problem(dtype)
     found = METHODS["k-relu"](problem, options, None)
     assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
-    without = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=())), None)
+    without = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=None)), None)
     assert float((found.lower - without.lower).mean()) > 0
     again = reevaluate(_problem(torch.float64), found)
     values = evaluate_all(
@@ -208,40 +208,51 @@ def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtyp
         assert bool((inside >= box.lower - SLACK).all() and (inside <= box.upper + SLACK).all())
 
 
+SHALLOW = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS, shallow=(OPTIONS,))).tightest()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_pass_goes_on_from_the_boxes_of_the_one_before_and_both_are_proved_again(dtype: torch.dtype):
-    joint = KReluOptions(GroupOptions(least_area=0.0), cases=(OPTIONS, replace(OPTIONS, rounds=6)), crowded=1.0)
-    options = LadderOptions(joint=joint).tightest()
+def test_cuts_go_on_from_the_boxes_of_cases_alone_and_both_are_proved_again(dtype: torch.dtype):
     problem = _problem(dtype)
-    once = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=(OPTIONS,))), None)
-    twice = METHODS["k-relu"](problem, options, None)
-    assert once.relaxation.before is None and twice.relaxation.before is not None
-    first, second = (
-        sum(float((box.upper - box.lower).sum()) for box in found.relaxation.boxes.values()) for found in (once, twice)
-    )
-    assert second < first
-    again = reevaluate(_problem(torch.float64), twice)
-    assert again.relaxation.before is not None
-    for name, box in twice.relaxation.boxes.items():
-        tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    (alone,) = with_cases(problem, SHALLOW)
+    assert not alone.cuts
+    assert any(isinstance(dual, CasePoint) and not dual.pushed for taken in alone.steps.values() for _, dual in taken)
+    found = METHODS["k-relu"](problem, SHALLOW, None)
+    assert found.relaxation.cuts
+    again = reevaluate(_problem(torch.float64), found)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    for name, box in found.relaxation.boxes.items():
+        assert bool((box.lower >= alone.boxes[name].lower - tolerance).all())
+        assert bool((box.upper <= alone.boxes[name].upper + tolerance).all())
         torch.testing.assert_close(
             again.relaxation.boxes[name].lower, box.lower.double(), rtol=tolerance, atol=tolerance
         )
 
 
-def test_where_many_neurons_are_unstable_only_the_last_pass_is_taken():
-    joint = KReluOptions(cases=(replace(OPTIONS, rounds=0), OPTIONS), crowded=0.1)
-    found = METHODS["k-relu"](_problem(torch.float64), LadderOptions(joint=joint), None)
-    assert found.relaxation.before is None
-    assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
-
-
-def test_no_further_pass_is_taken_where_one_proves_the_property():
+def test_no_cuts_are_made_where_cases_alone_prove_the_property():
     hard = _problem(torch.float64)
     above = replace(hard.rows.objective, offset=torch.full((1, 1), 1e3))
     easy = replace(hard, rows=replace(hard.rows, objective=above))
-    found = METHODS["k-relu"](easy, LadderOptions(joint=KReluOptions(cases=(OPTIONS, OPTIONS))), None)
-    assert found.relaxation.before is None and bool((found.lower > 0).all())
+    found = METHODS["k-relu"](easy, LadderOptions(joint=SHALLOW.joint), None)
+    assert not found.relaxation.cuts and bool((found.lower > 0).all())
+
+
+def test_what_cases_alone_have_found_is_kept_where_no_time_is_left_for_cuts(monkeypatch: pytest.MonkeyPatch):
+    problem, now = _problem(torch.float64), [0.0]
+    for module in (krelu, ladder, ascent, cases, intermediate):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    passes = with_cases
+
+    def slow(*args):
+        for relaxation in passes(*args):
+            yield relaxation
+            now[0] = 2.0
+
+    monkeypatch.setattr(ladder, "with_cases", slow)
+    (alone,) = passes(problem, SHALLOW)
+    before = ladder.climb(problem, alone, SHALLOW.joint_final)
+    found = METHODS["k-relu"](problem, SHALLOW, 1.0)
+    assert now[0] == 2.0 and bool((found.lower >= before.lower - 1e-9).all())
 
 
 def test_behind_convolutions_no_cases_are_distinguished():

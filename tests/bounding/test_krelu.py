@@ -39,7 +39,9 @@ def _relaxed(graph: Graph, region: Region, options: KReluOptions, intermediate: 
 
 
 def _options(k: int, budget: int = 1 << 25) -> KReluOptions:
-    return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=1 << 15, budget=budget, cases=())
+    return KReluOptions(
+        GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=1 << 15, budget=budget, cases=None, shallow=()
+    )
 
 
 @settings(max_examples=6)
@@ -182,7 +184,7 @@ def test_every_box_and_the_rows_have_a_share_of_the_time(monkeypatch: pytest.Mon
     monkeypatch.setattr(krelu, "_share_until", watched)
     tighten = by_dual_with_cuts(graph, region, ASCENT, _options(2), deadline=12.0)
     relax_network(graph, region, tighten)
-    kept = krelu._FOR_THE_PROPERTY
+    kept = KReluOptions().kept
     assert shares == pytest.approx([12 / (3 + kept), 12 / (2 + kept), 12 / (1 + kept)])
 
 

@@ -133,7 +133,6 @@ class Relaxation:
         steps: for each node whose box was tightened, the rows (B, R) and dual points that did it, as evidence.
         splits: for each node that is split, what is assumed of its value on top of the region.
         cuts: for each activation that has some, what is known jointly of its neurons' inputs and outputs.
-        before: the relaxation in whose boxes these lie, where steps and cuts of its own proved it.
     """
 
     boxes: Mapping[str, Box]
@@ -141,7 +140,6 @@ class Relaxation:
     steps: Mapping[str, tuple[tuple[Tensor, AnyPoint], ...]] = field(default_factory=dict)
     splits: Mapping[str, Split] = field(default_factory=dict)
     cuts: Mapping[str, JointBound] = field(default_factory=dict)
-    before: Relaxation | None = None
 
 
 @dataclass(frozen=True)

@@ -143,17 +143,12 @@ def outward_in(graph: Graph) -> Push:
 
 
 def relax_network(
-    graph: Graph,
-    region: Region,
-    tighten: Tighten,
-    join: Join | None = None,
-    push: Push | None = None,
-    before: Relaxation | None = None,
+    graph: Graph, region: Region, tighten: Tighten, join: Join | None = None, push: Push | None = None
 ) -> Relaxation:
     """Boxes of all nodes and envelopes of all activations of a placed graph over a region, in topological order.
 
-    Intervals first, or what `push` finds, within the boxes of `before`; `tighten` improves the box of each activation's
-    input before its envelope is taken, and `join` then adds cuts.
+    Intervals first, or what `push` finds; `tighten` improves the box of each activation's input before its envelope is
+    taken, and `join` then adds cuts.
     """
     boxes: dict[str, Box] = {graph.input: region.enclosing_box()}
     relaxed: dict[str, Envelope] = {}
@@ -164,15 +159,13 @@ def relax_network(
         if operator.envelope is not None:
             source = node.inputs[0]
             if source not in steps:
-                if before is not None:
-                    boxes[source] = overlap(boxes[source], before.boxes[source])
                 wanted = partial(_split_by_any, _activations_of(graph, source))
                 boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed, cuts=cuts), wanted)
             relaxed[node.name] = operator.envelope(node, boxes[source])
             cut = None if join is None else join(node, Relaxation(boxes, relaxed, steps, cuts=cuts))
             cuts |= {} if cut is None else {node.name: cut}
         boxes[node.name] = step(node, boxes, graph.input) if push is None else push(node, boxes, relaxed)
-    return Relaxation(boxes, relaxed, steps, cuts=cuts, before=before)
+    return Relaxation(boxes, relaxed, steps, cuts=cuts)
 
 
 def _activations_of(graph: Graph, source: str) -> list[Node]:

@@ -33,7 +33,7 @@ from verifier.bounding.intermediate import (
     unit_rows,
     wanted_rows,
 )
-from verifier.bounding.octahedra import OctahedraOptions, Weights, each, octahedra
+from verifier.bounding.octahedra import OctahedraOptions, Weights, each, octahedra, of_each_row
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts, Hulls, JointBound
@@ -46,8 +46,6 @@ from verifier.workers import Workers, chunks_of
 
 #: points of octahedra lie beyond the box by less than this share of its largest end
 _BEYOND = 1e-6
-#: time that is kept for the property's rows, as a share of what a box has
-_FOR_THE_PROPERTY = 0.3
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,9 @@ class KReluOptions:
         chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
-        cases: case distinctions after the ascent, in networks without convolutions: behind one, where a neuron has many
-            inputs, they take most of the time and close little. Each further entry is for another pass over all layers,
-            which comes where those before it leave something open.
-        crowded: share of unstable neurons from which on only the last of these passes is taken: there the others take
-            long and seldom suffice.
+        cases: case distinctions after the ascent, in networks without convolutions; None for none.
+        shallow: those of passes over all layers without cuts that come before, each where the last proves nothing.
+        kept: time that is kept for the property's rows, as a share of what a box has.
         smooth: whether sigmoids and tanhs are grouped, too: their hulls have many facets.
     """
 
@@ -77,8 +73,9 @@ class KReluOptions:
     )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
-    cases: tuple[CaseOptions, ...] = (CaseOptions(rounds=4), CaseOptions())
-    crowded: float = 0.6
+    cases: CaseOptions | None = field(default_factory=CaseOptions)
+    shallow: tuple[CaseOptions, ...] = (CaseOptions(rounds=4), CaseOptions(rounds=8))
+    kept: float = 0.3
     smooth: bool = False
 
 
@@ -89,15 +86,13 @@ def by_dual_with_cuts(
     options: KReluOptions,
     deadline: float | None = None,
     known: Relaxation | None = None,
-    cases: CaseOptions | None = None,
 ) -> Tighten:
     """Tighten boxes by the dual function at CROWN's point, by ascent that also climbs on the cuts before a node, and by
     case distinctions.
 
     Args:
-        intermediate: its ascent is the one with cuts; None leaves it at CROWN's boxes.
+        intermediate: its ascent is the one with cuts; None goes without.
         known: as of `by_dual`.
-        cases: from points that have multipliers of cuts; None for none.
     """
     ascent = intermediate.ascent
     first = by_dual(graph, region, replace(intermediate, ascent=None), deadline, known)
@@ -135,26 +130,26 @@ def by_dual_with_cuts(
         return box, steps
 
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
-        until = _share_until(graph, relaxation, deadline)
+        until = _share_until(graph, relaxation, deadline, options.kept)
         box, steps = first(name, relaxation, wanted)
         if not steps:  # intervals that are exact need none
             return box, steps
         if ascent is not None:
             box, steps = by_ascent(name, relaxation, (box, steps), wanted, ascent, until)
-        if cases is not None:
-            box, steps = _by_cases(graph, region, name, relaxation, (box, steps), wanted, cases, until)
+        if options.cases is not None:
+            box, steps = _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, until)
         return box, steps
 
     return tighten
 
 
-def _share_until(graph: Graph, relaxation: Relaxation, deadline: float | None) -> float | None:
+def _share_until(graph: Graph, relaxation: Relaxation, deadline: float | None, kept: float) -> float | None:
     """When the next box has had its share of the time: each one after it has as much, and the property's rows some."""
     if deadline is None:
         return None
     activations = [node for node in graph.nodes[1:] if OPERATORS[node.op].envelope is not None]
     done = {node.inputs[0] for node in activations if node.name in relaxation.envelopes}
-    ahead = len({node.inputs[0] for node in activations} - done) + _FOR_THE_PROPERTY
+    ahead = len({node.inputs[0] for node in activations} - done) + kept
     return monotonic() + (deadline - monotonic()) / ahead
 
 
@@ -168,10 +163,13 @@ def _by_cases(
     options: CaseOptions,
     deadline: float | None,
 ) -> tuple[Box, Steps]:
-    """Tighten what ascent has left open by case distinctions, from the dual points that it found."""
+    """Tighten what ascent has left open by case distinctions, from the dual points that it found: those with
+    multipliers of cuts, where there are cuts."""
     box, steps = found
     for rows, dual in steps:
-        if not isinstance(dual, DualPoint) or not dual.cut_multipliers:
+        if not isinstance(dual, DualPoint) or not of_each_row(rows, dual):
+            continue
+        if relaxation.cuts and not dual.cut_multipliers:
             continue
         chosen = wanted_rows(flat(wanted(box)).gather(1, rows))
         if chosen.shape[1] == 0 or (deadline is not None and monotonic() > deadline):
@@ -214,16 +212,6 @@ def join_groups(graph: Graph, region: Region, options: KReluOptions, deadline: f
         return with_limits(groups, normals.to(dtype), points, weights)
 
     return join
-
-
-def unstable(graph: Graph, relaxation: Relaxation) -> float:
-    """The share of unstable entries, as a mean over activations and batch."""
-    shares = [
-        float(splits(node, relaxation.boxes[node.inputs[0]]).float().mean())
-        for node in graph.nodes[1:]
-        if (splits := OPERATORS[node.op].splits) is not None
-    ]
-    return sum(shares) / max(1, len(shares))
 
 
 def candidates(

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.cases import CaseOptions
 from verifier.bounding.dual import AnyPoint, CasePoint, DualPoint, Relaxation, WindowPoint, lower_bound
 from verifier.bounding.intermediate import (
     IntermediateOptions,
@@ -28,7 +27,7 @@ from verifier.bounding.intermediate import (
     standing,
 )
 from verifier.bounding.interval import interval_relaxation
-from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups, unstable
+from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
 from verifier.bounding.rounding import rounding_scale
 from verifier.bounding.rows import Rows
 from verifier.graph.ir import Graph
@@ -92,12 +91,10 @@ class LadderOptions:
         final, joint_final = replace(self.final, whole=True), replace(self.joint_final, whole=True)
         return replace(self, final=final, joint_final=joint_final)
 
-    def relax(
-        self, problem: Problem, tighten: Tighten, join: Join | None = None, before: Relaxation | None = None
-    ) -> Relaxation:
-        """A problem relaxed over the boxes that `tighten` makes of those of `before`, or over those that are given."""
+    def relax(self, problem: Problem, tighten: Tighten, join: Join | None = None) -> Relaxation:
+        """A problem relaxed over the boxes that `tighten` makes, or over those that are given."""
         tighten = tighten if self.over is None else standing(self.over)
-        return relax_network(problem.graph, problem.region, tighten, join, before=before)
+        return relax_network(problem.graph, problem.region, tighten, join)
 
 
 @dataclass(frozen=True)
@@ -154,41 +151,55 @@ def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = No
     """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS), for the
     boxes, layer by layer, and for the property's rows.
 
-    Ends after the first pass over the layers that misses every polytope, unless told to go the whole way.
+    Before, passes over the layers by case distinctions alone, which cost less: it ends with the first that proves the
+    property, unless told to go the whole way.
     """
-    whole, found = options.joint_final.whole, None
-    for relaxation in with_groups(problem, options, deadline):
-        start = None if found is None else DualPoint(found.dual.weights)  # the cuts are others
+    start = None
+    for relaxation in with_cases(problem, options, deadline):
         found = climb(problem, relaxation, options.joint_final, deadline, start)
-        if not whole and _all_missed(problem, found.lower):
-            break
-    assert found is not None
-    return found
+        if not options.joint_final.whole and bool(proved(problem, found).all()):
+            return found
+        problem, start = replace(problem, known=relaxation), found.dual
+    return climb(problem, with_groups(problem, options, deadline), options.joint_final, deadline, start)
 
 
-def with_groups(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Iterator[Relaxation]:
-    """The network relaxed with cuts on groups of neurons, over boxes that these cuts helped to tighten: once for each
-    pass over its layers, every time tighter, while there is time.
+def with_cases(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Iterator[Relaxation]:
+    """The network relaxed over boxes that case distinctions tighten, every time further, while there is time.
 
-    They go on from alpha-CROWN's, where no other ones are known, so that none is looser.
+    Not behind convolutions, where a neuron has many inputs: there they take long and close little.
     """
-    graph, region, known, now = problem.graph, problem.region, problem.known, None
-    if known is None and options.over is None:
-        known = options.relax(problem, by_dual(graph, region, options.intermediate, deadline))
-    for cases in _passes(graph, known, options.joint):
-        if now is not None and deadline is not None and monotonic() > deadline:
+    if options.over is not None or any(node.op in CONVOLUTIONS for node in problem.graph.nodes):
+        return
+    intermediate = replace(options.joint_intermediate, ascent=None)
+    for cases in options.joint.shallow:
+        if deadline is not None and monotonic() > deadline:
             return
-        tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, options.joint, deadline, known, cases)
-        now = options.relax(problem, tighten, join_groups(graph, region, options.joint, deadline), now)
-        yield now
+        problem = replace(problem, known=_known(problem, options, deadline))
+        joint = replace(options.joint, cases=cases)
+        tighten = by_dual_with_cuts(problem.graph, problem.region, intermediate, joint, deadline, problem.known)
+        problem = replace(problem, known=options.relax(problem, tighten))
+        assert problem.known is not None
+        yield problem.known
 
 
-def _passes(graph: Graph, known: Relaxation | None, options: KReluOptions) -> tuple[CaseOptions | None, ...]:
-    """The cases that each pass distinguishes; nothing is known where boxes are given, which no pass could tighten."""
-    if not options.cases or any(node.op in CONVOLUTIONS for node in graph.nodes):
-        return (None,)
-    once = known is None or unstable(graph, known) > options.crowded
-    return options.cases[-1:] if once else options.cases
+def with_groups(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Relaxation:
+    """The network relaxed with cuts on groups of neurons, over boxes that these cuts helped to tighten.
+
+    They go on from what is known, so that none is looser.
+    """
+    graph, region, joint = problem.graph, problem.region, options.joint
+    if any(node.op in CONVOLUTIONS for node in graph.nodes):
+        joint = replace(joint, cases=None)
+    known = _known(problem, options, deadline) if options.over is None else None
+    tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, joint, deadline, known)
+    return options.relax(problem, tighten, join_groups(graph, region, joint, deadline))
+
+
+def _known(problem: Problem, options: LadderOptions, deadline: float | None) -> Relaxation:
+    """What a rung before has found, or alpha-CROWN's boxes."""
+    if problem.known is not None:
+        return problem.known
+    return options.relax(problem, by_dual(problem.graph, problem.region, options.intermediate, deadline))
 
 
 def climb(
@@ -291,29 +302,25 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
         evidence: what was found.
     """
     dtype = problem.rows.objective.C.dtype
-    relaxation, dual = _again(problem, evidence.relaxation), cast_point(evidence.dual, dtype)
+
+    def cast_any(dual: AnyPoint) -> AnyPoint:
+        if isinstance(dual, CasePoint):
+            return CasePoint(
+                dual.splits, cast_point(dual.point, dtype), {n: m.to(dtype) for n, m in dual.pushed.items()}
+            )
+        return WindowPoint(cast_point(dual.point, dtype)) if isinstance(dual, WindowPoint) else cast_point(dual, dtype)
+
+    steps = {
+        name: tuple((rows, cast_any(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
+    }
+    graph, region = problem.graph, problem.region
+    join = join_again(graph, region, evidence.relaxation.cuts)
+    relaxation = relax_network(graph, region, by_steps(graph, region, steps), join, outward_in(graph))
+    dual = cast_point(evidence.dual, dtype)
     lower = None
     if evidence.relaxation.envelopes:
         lower = lower_bound(problem.graph, problem.region, relaxation, problem.rows.objective, dual)
     return with_intervals(problem, relaxation, lower, dual)
-
-
-def _again(problem: Problem, evidence: Relaxation) -> Relaxation:
-    """What the dual points behind a relaxation, and behind those before it, give for a problem in float64."""
-    graph, region, dtype = problem.graph, problem.region, problem.rows.objective.C.dtype
-    before = None if evidence.before is None else _again(problem, evidence.before)
-    steps = {
-        name: tuple((rows, _cast_any(dual, dtype)) for rows, dual in taken) for name, taken in evidence.steps.items()
-    }
-    join = join_again(graph, region, evidence.cuts)
-    return relax_network(graph, region, by_steps(graph, region, steps), join, outward_in(graph), before)
-
-
-def _cast_any(dual: AnyPoint, dtype: torch.dtype) -> AnyPoint:
-    if isinstance(dual, CasePoint):
-        pushed = {name: multipliers.to(dtype) for name, multipliers in dual.pushed.items()}
-        return CasePoint(dual.splits, cast_point(dual.point, dtype), pushed)
-    return WindowPoint(cast_point(dual.point, dtype)) if isinstance(dual, WindowPoint) else cast_point(dual, dtype)
 
 
 def cast_point(dual: DualPoint, dtype: torch.dtype) -> DualPoint:

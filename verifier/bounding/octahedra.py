@@ -181,7 +181,7 @@ def _sum(values: Tensor, take: Tensor, share: Tensor) -> Tensor:
 def _of_single_entries(graph: Graph, relaxation: Relaxation, name: str) -> _Single | None:
     """What the last ascents on a node's box chose (those with cuts where there were any), or None without any."""
     steps = [(rows, dual) for rows, dual in relaxation.steps.get(name, ()) if isinstance(dual, DualPoint)]
-    climbed = [step for step in steps if step[1].cut_multipliers] or [step for step in steps if _of_each_row(*step)]
+    climbed = [step for step in steps if step[1].cut_multipliers] or [step for step in steps if of_each_row(*step)]
     if not climbed:
         return None
 
@@ -203,6 +203,6 @@ def _of_single_entries(graph: Graph, relaxation: Relaxation, name: str) -> _Sing
     return _Single(torch.cat([rows for rows, _ in climbed], 1), weights, pushes)
 
 
-def _of_each_row(rows: Tensor, dual: DualPoint) -> bool:
+def of_each_row(rows: Tensor, dual: DualPoint) -> bool:
     """Whether a dual point of entries (B, R) has line weights of each row: a fixed choice of lines has not."""
     return any(w is not None and w.shape[1] == 2 * rows.shape[1] for pair in dual.weights.values() for w in pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Literal
 
@@ -52,14 +52,15 @@ def k_relu_lp(
 ) -> Bounds:
     """The triangle program with k-ReLU's cuts as rows (Singh et al. 2019, NeurIPS), over k-ReLU's boxes.
 
-    Over the same boxes its cuts are those that ``k-relu`` climbs on. Only facets can be rows: where the options ask for
-    hulls by their corners, it is the triangle program.
+    Over the same boxes its cuts are those that ``k-relu`` climbs on, where that needs any. Only facets can be rows:
+    where the options ask for hulls by their corners, it is the triangle program.
 
     Raises:
         InputError: the network is too large.
     """
     require_size(problem.graph)
-    *_, relaxation = with_groups(problem, options, deadline)
+    programs = replace(options, joint=replace(options.joint, kept=1.0))  # they take more of the time than an ascent
+    relaxation = with_groups(problem, programs, deadline)
     return optimise(problem, relaxation, options.joint_final, deadline, make, options.tell)
 
 
