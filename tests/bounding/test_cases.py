@@ -237,6 +237,22 @@ def test_no_cuts_are_made_where_cases_alone_prove_the_property():
     assert not found.relaxation.cuts and bool((found.lower > 0).all())
 
 
+def test_a_further_pass_comes_only_where_many_times_the_last_ones_time_is_left(monkeypatch: pytest.MonkeyPatch):
+    problem, now = _problem(torch.float64), [0.0]
+    joint, relax = replace(SHALLOW.joint, shallow=(OPTIONS, OPTIONS)), LadderOptions.relax
+    for module in (krelu, ladder, ascent, cases, intermediate):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+
+    def slow(*args):
+        now[0] += 1.0  # alpha-CROWN's boxes, and each pass
+        return relax(*args)
+
+    monkeypatch.setattr(LadderOptions, "relax", slow)
+    options = replace(SHALLOW, joint=joint)
+    assert [len(list(with_cases(problem, options, now[0] + left))) for left in (30.0, 10.0)] == [2, 1]
+    assert len(list(with_cases(problem, options))) == 2
+
+
 def test_what_cases_alone_have_found_is_kept_where_no_time_is_left_for_cuts(monkeypatch: pytest.MonkeyPatch):
     problem, now = _problem(torch.float64), [0.0]
     for module in (krelu, ladder, ascent, cases, intermediate):

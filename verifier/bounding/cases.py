@@ -124,6 +124,12 @@ def _split(
     return (slots, column, frame.climbed(frame.halves(parents, column), ascent)) if len(slots) else None
 
 
+def can_be_split(node: Node) -> bool:
+    """Whether cases are distinguished at the neurons of a node: activations with one kink, at zero."""
+    kinks = OPERATORS[node.op].kinks if node.op in OPERATORS else None
+    return kinks is not None and kinks(node) == (0.0,)
+
+
 def numbers(dual: DualPoint) -> int:
     """How many numbers the weights and multipliers of a dual point are."""
     weights = sum(w.numel() for pair in dual.weights.values() for w in pair if w is not None)
@@ -192,8 +198,7 @@ class _Frame:
         offset = None if objective.offset is None else objective.offset.expand(batch, rows).reshape(-1, 1)
         below, nodes, start = ancestors(graph, objective.node), [], 0
         for node in graph.nodes:
-            kinks = OPERATORS[node.op].kinks if node.op in OPERATORS else None
-            if node.name in below and kinks is not None and kinks(node) == (0.0,):
+            if node.name in below and can_be_split(node):
                 nodes.append((node, start))
                 start += prod(graph.shapes[node.name])
         pushes = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
+from verifier.bounding.cases import can_be_split
 from verifier.bounding.dual import AnyPoint, CasePoint, DualPoint, Relaxation, WindowPoint, lower_bound
 from verifier.bounding.intermediate import (
     IntermediateOptions,
@@ -35,6 +36,9 @@ from verifier.specs.region import Region
 
 #: operators behind which cases close little
 CONVOLUTIONS = ("conv", "conv_transpose")
+#: a further pass by cases alone, which takes a few times as long as the one before it, comes only where so many times
+#: that would be left: else cuts need the time
+MOST_PASSES = 10
 #: a bound counts when it exceeds this many units of rounding of the sum of the absolute values of its terms
 ALLOWANCE_UNITS = 1024
 
@@ -168,16 +172,19 @@ def with_cases(problem: Problem, options: LadderOptions, deadline: float | None 
 
     Not behind convolutions, where a neuron has many inputs: there they take long and close little.
     """
-    if options.over is not None or any(node.op in CONVOLUTIONS for node in problem.graph.nodes):
+    nodes = problem.graph.nodes
+    if options.over is not None or any(node.op in CONVOLUTIONS for node in nodes) or not any(map(can_be_split, nodes)):
         return
-    intermediate = replace(options.joint_intermediate, ascent=None)
+    intermediate, took = replace(options.joint_intermediate, ascent=None), 0.0
     for cases in options.joint.shallow:
-        if deadline is not None and monotonic() > deadline:
+        if deadline is not None and monotonic() + MOST_PASSES * took > deadline:
             return
+        began = monotonic()
         problem = replace(problem, known=_known(problem, options, deadline))
         joint = replace(options.joint, cases=cases)
         tighten = by_dual_with_cuts(problem.graph, problem.region, intermediate, joint, deadline, problem.known)
         problem = replace(problem, known=options.relax(problem, tighten))
+        took = monotonic() - began
         assert problem.known is not None
         yield problem.known
 
