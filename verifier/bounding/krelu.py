@@ -61,7 +61,8 @@ class KReluOptions:
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
         cases: case distinctions after the ascent, in networks without convolutions; None for none.
-        shallow: those of passes over all layers without cuts that come before, each where the last proves nothing.
+        shallow: those of passes over all layers without cuts that come before, each where the one before leaves the
+            property open.
         kept: time that is kept for the property's rows, as a share of what a box has.
         smooth: whether sigmoids and tanhs are grouped, too: their hulls have many facets.
     """

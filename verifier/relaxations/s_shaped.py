@@ -20,7 +20,8 @@ Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 #: point right of zero at which an activation has a derivative, for derivatives up to the one at zero
 AtSlope = Callable[[Tensor], Tensor]
 
-#: steps of the search for a tangent, which squares its error in each, and the share by which it goes too far on purpose
+#: steps of the search for a tangent, which squares its error in each, and the share by which it goes too far on purpose:
+#: rounding of a chord must not leave it on the wrong side
 STEPS, BEYOND = 3, 1e-5
 
 
@@ -67,7 +68,7 @@ def _upper(
     return start, fixed, slope, intercept, default.clamp(0, 1)
 
 
-@torch.no_grad()
+@torch.no_grad()  # in training the point counts as given: inverse derivatives have infinite slopes at zero
 def _tangent_through(anchor: Tensor, f_anchor: Tensor, upper: Tensor, function: Function, at_slope: AtSlope) -> Tensor:
     """A point of [0, upper] such that tangents there, and anywhere right of it, lie above (anchor, f(anchor)).
 
