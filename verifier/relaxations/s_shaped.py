@@ -20,8 +20,8 @@ Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 #: point right of zero at which an activation has a derivative, for derivatives up to the one at zero
 AtSlope = Callable[[Tensor], Tensor]
 
-#: steps of the search for a tangent, which squares its error in each, and the share by which it goes too far on purpose:
-#: rounding of a chord must not leave it on the wrong side
+#: steps of the search for a tangent, which squares its error in each, and the share by which it goes too far: rounding
+#: of a chord must not leave it on the wrong side
 STEPS, BEYOND = 3, 1e-5
 
 
