@@ -1,4 +1,4 @@
-"""Envelopes of s-shaped activations: sound on a grid, and as tight as the tangents that a slow bisection finds."""
+"""Envelopes of s-shaped activations: sound on a grid, and the first tangent passes through the far end."""
 
 from __future__ import annotations
 

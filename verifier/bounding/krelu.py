@@ -108,15 +108,12 @@ def by_dual_with_cuts(
         return ascend(graph, region, now, objective, ascent, deadline=until)
 
     def by_ascent(
-        name: str,
-        relaxation: Relaxation,
-        found: tuple[Box, Steps],
-        wanted: Callable[[Box], Tensor],
-        ascent: AscentOptions,
-        until: float | None,
+        name: str, relaxation: Relaxation, box: Box, wanted: Callable[[Box], Tensor], until: float | None
     ) -> tuple[Box, Steps]:
         """All that is wanted, as much of it with cuts as the budget allows."""
-        (box, steps), below = found, ancestors(graph, name)
+        if ascent is None:
+            return box, ()
+        below, steps = ancestors(graph, name), ()
         width = sum(cut.zero(1)[0].numel() for node, cut in relaxation.cuts.items() if node in below)
         rows = _by_area(box, wanted(box))
         count = min(rows.shape[1], options.budget // (2 * box.batch * width)) if width else 0
@@ -125,9 +122,9 @@ def by_dual_with_cuts(
             now = replace(relaxation, boxes={**relaxation.boxes, name: box}, cuts=cuts)
             chunks = chunks_of(part, rows_per_chunk(graph, name, box, options.chunk_bytes, more), workers.count)
             work = partial(climbed, name, now, ascent, until)
-            for chunk, bounded in zip(chunks, workers.map(work, chunks), strict=True):
-                if bounded is not None:
-                    box, steps = intersect_rows(box, chunk, bounded[0]), (*steps, (chunk, bounded[1]))
+            for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
+                if found is not None:
+                    box, steps = intersect_rows(box, chunk, found[0]), (*steps, (chunk, found[1]))
         return box, steps
 
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
@@ -135,8 +132,8 @@ def by_dual_with_cuts(
         box, steps = first(name, relaxation, wanted)
         if not steps:  # intervals that are exact need none
             return box, steps
-        if ascent is not None:
-            box, steps = by_ascent(name, relaxation, (box, steps), wanted, ascent, until)
+        box, more = by_ascent(name, relaxation, box, wanted, until)
+        steps = (*steps, *more)
         if options.cases is not None:
             box, steps = _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, until)
         return box, steps

@@ -36,9 +36,9 @@ from verifier.specs.region import Region
 
 #: operators behind which cases close little
 CONVOLUTIONS = ("conv", "conv_transpose")
-#: a further pass by cases alone, which takes a few times as long as the one before it, comes only where so many times
-#: that would be left: else cuts need the time
-MOST_PASSES = 10
+#: a further pass by cases alone comes only where so many times what the last one took is left: it takes a few times as
+#: long, and cuts need the rest
+TIMES_LEFT = 10
 #: a bound counts when it exceeds this many units of rounding of the sum of the absolute values of its terms
 ALLOWANCE_UNITS = 1024
 
@@ -172,21 +172,18 @@ def with_cases(problem: Problem, options: LadderOptions, deadline: float | None 
 
     Not behind convolutions, where a neuron has many inputs: there they take long and close little.
     """
-    nodes = problem.graph.nodes
-    if options.over is not None or any(node.op in CONVOLUTIONS for node in nodes) or not any(map(can_be_split, nodes)):
+    graph, region = problem.graph, problem.region
+    if options.over is not None or _convolutional(graph) or not any(map(can_be_split, graph.nodes)):
         return
     intermediate, took = replace(options.joint_intermediate, ascent=None), 0.0
     for cases in options.joint.shallow:
-        if deadline is not None and monotonic() + MOST_PASSES * took > deadline:
-            return
         began = monotonic()
-        problem = replace(problem, known=_known(problem, options, deadline))
-        joint = replace(options.joint, cases=cases)
-        tighten = by_dual_with_cuts(problem.graph, problem.region, intermediate, joint, deadline, problem.known)
-        problem = replace(problem, known=options.relax(problem, tighten))
-        took = monotonic() - began
-        assert problem.known is not None
-        yield problem.known
+        if deadline is not None and began + TIMES_LEFT * took > deadline:
+            return
+        joint, known = replace(options.joint, cases=cases), _known(problem, options, deadline)
+        found = options.relax(problem, by_dual_with_cuts(graph, region, intermediate, joint, deadline, known))
+        problem, took = replace(problem, known=found), monotonic() - began
+        yield found
 
 
 def with_groups(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Relaxation:
@@ -195,11 +192,15 @@ def with_groups(problem: Problem, options: LadderOptions, deadline: float | None
     They go on from what is known, so that none is looser.
     """
     graph, region, joint = problem.graph, problem.region, options.joint
-    if any(node.op in CONVOLUTIONS for node in graph.nodes):
+    if _convolutional(graph):
         joint = replace(joint, cases=None)
     known = _known(problem, options, deadline) if options.over is None else None
     tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, joint, deadline, known)
     return options.relax(problem, tighten, join_groups(graph, region, joint, deadline))
+
+
+def _convolutional(graph: Graph) -> bool:
+    return any(node.op in CONVOLUTIONS for node in graph.nodes)
 
 
 def _known(problem: Problem, options: LadderOptions, deadline: float | None) -> Relaxation:
@@ -224,16 +225,12 @@ def climb(
     """
 
     def done(lower: Tensor) -> bool:
-        return not options.whole and _all_missed(problem, lower)
+        return not options.whole and bool((problem.rows.margins(lower) > 0).all())
 
     lower, dual = ascend(
         problem.graph, problem.region, relaxation, problem.rows.objective, options, done, deadline, start=start
     )
     return with_intervals(problem, relaxation, lower, dual)
-
-
-def _all_missed(problem: Problem, lower: Tensor) -> bool:
-    return bool((problem.rows.margins(lower) > 0).all())
 
 
 Method = Callable[[Problem, LadderOptions, float | None], Bounds]
