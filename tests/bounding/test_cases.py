@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.laws.networks import case, mlp
-from verifier.bounding import ascent, cases, intermediate, krelu, ladder
+from verifier.bounding import ascent, case_boxes, cases, intermediate, krelu, ladder, worth
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.cases import CaseOptions, case_bounds, distinguish, numbers, pick_rows
 from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation
 from verifier.bounding.intermediate import IntermediateOptions, by_dual, relax_network
-from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_groups
-from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate, with_cases
+from verifier.bounding.krelu import KReluOptions
+from verifier.bounding.ladder import METHODS, LadderOptions, Problem, reevaluate
 from verifier.bounding.rows import stack_rows
 from verifier.graph.ir import Graph
 from verifier.operators import evaluate, evaluate_all, place
@@ -27,16 +28,12 @@ from verifier.specs.region import Box, Region
 
 SLACK = 1e-9
 OPTIONS = CaseOptions(
-    rounds=4, ascent=AscentOptions(iterations=4, multiplier_step=0.05, cut_step=1.0), chunk_bytes=4096
+    rounds=4, passes=(1e9,), ascent=AscentOptions(iterations=4, multiplier_step=0.05), chunk_bytes=4096
 )
 
 
-def _cut_relaxation(graph: Graph, region: Region) -> Relaxation:
-    options = KReluOptions(GroupOptions(2, 6, 1, least_area=0.0), cases=None)
-    ascent = IntermediateOptions(ascent=AscentOptions(iterations=4))
-    return relax_network(
-        graph, region, by_dual_with_cuts(graph, region, ascent, options), join_groups(graph, region, options)
-    )
+def _relaxation(graph: Graph, region: Region) -> Relaxation:
+    return relax_network(graph, region, by_dual(graph, region, IntermediateOptions(ascent=AscentOptions(iterations=4))))
 
 
 def _outputs(graph: Graph, batch: int, offset: float = 0.0) -> Objective:
@@ -56,7 +53,7 @@ def _outputs(graph: Graph, batch: int, offset: float = 0.0) -> Objective:
 def test_trees_hold_and_are_no_looser_than_their_roots(name: str, kind: str, seed: int):
     problem = case(name, kind, seed, radius=0.5)
     graph, region = problem.graph, problem.region
-    relaxation = _cut_relaxation(graph, region)
+    relaxation = _relaxation(graph, region)
     x = region.sample(256, problem.generator)
     objective = _outputs(graph, x.shape[1])
     values = evaluate(graph, x.flatten(0, 1)).unflatten(0, x.shape[:2]).flatten(2)  # (256, B, n)
@@ -80,10 +77,10 @@ def test_a_network_of_which_no_neuron_can_be_split_keeps_its_roots():
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32), scale=st.floats(0.1, 3.0))
 def test_every_value_of_the_leaves_arguments_is_sound(seed: int, scale: float):
-    """Weights, multipliers of splits and factors of cuts are drawn at random after the trees have grown."""
+    """Weights and multipliers of splits are drawn at random after the trees have grown."""
     problem = case("mlp", "box", seed, radius=0.5)
     graph, region = problem.graph, problem.region
-    relaxation = _cut_relaxation(graph, region)
+    relaxation = _relaxation(graph, region)
     x = region.sample(256, problem.generator)
     objective = _outputs(graph, x.shape[1])
     known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
@@ -100,7 +97,6 @@ def test_every_value_of_the_leaves_arguments_is_sound(seed: int, scale: float):
             for n, (a, b) in point.point.weights.items()
         },
         {n: drawn(m, scale) for n, m in point.point.multipliers.items()},
-        {n: drawn(m, scale) for n, m in point.point.cut_multipliers.items()},
     )
     assert bool((case_bounds(graph, region, relaxation, objective, replace(point, point=dual)) <= least + SLACK).all())
 
@@ -159,7 +155,7 @@ def test_chunks_side_by_side_give_the_record_that_is_replayed(monkeypatch: pytes
     """Also where some of a round came too late."""
     problem, number = case("mlp", "box", 7, radius=0.5), iter(range(10**6))
     graph, region, whole = problem.graph, problem.region, cases._split
-    relaxation, objective = _cut_relaxation(problem.graph, problem.region), _outputs(problem.graph, 2, -3.0)  # all open
+    relaxation, objective = _relaxation(problem.graph, problem.region), _outputs(problem.graph, 2, -3.0)  # all open
     known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
     monkeypatch.setattr(cases, "_split", lambda *args: None if next(number) % 3 == 1 else whole(*args))
     monkeypatch.setattr(cases, "chunks_of", lambda rows, size, workers: list(rows.split(3, dim=-1)))
@@ -171,10 +167,10 @@ def test_chunks_side_by_side_give_the_record_that_is_replayed(monkeypatch: pytes
 
 
 def test_rows_are_picked_with_all_their_arguments():
-    dual = DualPoint({"a": (torch.arange(6.0).reshape(1, 3, 2), None)}, {}, {"a": torch.arange(3.0).reshape(1, 3, 1)})
+    dual = DualPoint({"a": (torch.arange(6.0).reshape(1, 3, 2), None)}, {"b": torch.arange(3.0).reshape(1, 3, 1)})
     some = pick_rows(dual, torch.tensor([[2, 0]]))
     assert some.weights["a"][0].tolist() == [[[4.0, 5.0], [0.0, 1.0]]]  # type: ignore[union-attr]
-    assert some.weights["a"][1] is None and some.cut_multipliers["a"].flatten().tolist() == [2.0, 0.0]
+    assert some.weights["a"][1] is None and some.multipliers["b"].flatten().tolist() == [2.0, 0.0]
 
 
 def _problem(dtype: torch.dtype) -> Problem:
@@ -186,89 +182,121 @@ def _problem(dtype: torch.dtype) -> Problem:
     return Problem(place(graph, dtype), region.to(dtype, "cpu"), stack_rows(graph, props, dtype, "cpu"))
 
 
+JOINT = KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS)
+WHOLE = LadderOptions(joint=JOINT).tightest()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtype):
-    options = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS, shallow=()))
     problem = _problem(dtype)
-    found = METHODS["k-relu"](problem, options, None)
+    found = METHODS["k-relu"](problem, WHOLE, None)
     assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
-    without = METHODS["k-relu"](problem, replace(options, joint=replace(options.joint, cases=None)), None)
+    without = METHODS["k-relu"](problem, replace(WHOLE, joint=replace(JOINT, cases=None)), None)
     assert float((found.lower - without.lower).mean()) > 0
-    again = reevaluate(_problem(torch.float64), found)
-    values = evaluate_all(
-        _problem(torch.float64).graph,
-        _problem(torch.float64).region.sample(256, torch.Generator().manual_seed(0)).flatten(0, 1),
-    )
+    exact = _problem(torch.float64)
+    again = reevaluate(exact, found)
+    values = evaluate_all(exact.graph, exact.region.sample(256, torch.Generator().manual_seed(0)).flatten(0, 1))
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
     for name, box in again.relaxation.boxes.items():
-        tolerance = 1e-4 if dtype == torch.float32 else 1e-9
-        torch.testing.assert_close(
-            box.lower, found.relaxation.boxes[name].lower.double(), rtol=tolerance, atol=tolerance
-        )
+        expected = found.relaxation.boxes[name].lower.double()
+        torch.testing.assert_close(box.lower, expected, rtol=tolerance, atol=tolerance)
         inside = values[name].unflatten(0, (256, 2))
         assert bool((inside >= box.lower - SLACK).all() and (inside <= box.upper + SLACK).all())
 
 
-SHALLOW = LadderOptions(joint=KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS, shallow=(OPTIONS,))).tightest()
+def test_every_pass_tightens_the_boxes_further_and_its_bounds_are_no_looser():
+    problem = _problem(torch.float64)
+    one, other = (
+        METHODS["k-relu"](problem, replace(WHOLE, joint=replace(JOINT, cases=replace(OPTIONS, passes=passes))), None)
+        for passes in ((1.0,), (1.0, 1e9))
+    )
+    assert one.relaxation.cuts and other.relaxation.cuts
+    boxes, tighter = one.relaxation.boxes, other.relaxation.boxes
+    for name, box in tighter.items():
+        assert bool((box.lower >= boxes[name].lower - SLACK).all())
+        assert bool((box.upper <= boxes[name].upper + SLACK).all())
+    assert sum(float((box.lower - boxes[name].lower).sum()) for name, box in tighter.items()) > 0.01
+    assert bool((other.lower >= one.lower - SLACK).all()) and float((other.lower - one.lower).max()) > 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cuts_go_on_from_the_boxes_of_cases_alone_and_both_are_proved_again(dtype: torch.dtype):
-    problem = _problem(dtype)
-    (alone,) = with_cases(problem, SHALLOW)
-    assert not alone.cuts
-    assert any(isinstance(dual, CasePoint) and not dual.pushed for taken in alone.steps.values() for _, dual in taken)
-    found = METHODS["k-relu"](problem, SHALLOW, None)
-    assert found.relaxation.cuts
-    again = reevaluate(_problem(torch.float64), found)
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
-    for name, box in found.relaxation.boxes.items():
-        assert bool((box.lower >= alone.boxes[name].lower - tolerance).all())
-        assert bool((box.upper <= alone.boxes[name].upper + tolerance).all())
-        torch.testing.assert_close(
-            again.relaxation.boxes[name].lower, box.lower.double(), rtol=tolerance, atol=tolerance
-        )
+def test_boxes_by_crown_alone_are_climbed_on_before_trees_grow():
+    problem = _problem(torch.float64)
+    by_crown = METHODS["crown"](problem, WHOLE, None).relaxation
+    found = METHODS["k-relu"](replace(problem, known=by_crown), WHOLE, None)
+    assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
 
 
-def test_no_cuts_are_made_where_cases_alone_prove_the_property():
-    hard = _problem(torch.float64)
-    above = replace(hard.rows.objective, offset=torch.full((1, 1), 1e3))
-    easy = replace(hard, rows=replace(hard.rows, objective=above))
-    found = METHODS["k-relu"](easy, LadderOptions(joint=SHALLOW.joint), None)
-    assert not found.relaxation.cuts and bool((found.lower > 0).all())
+def _count_of_passes(monkeypatch: pytest.MonkeyPatch, problem: Problem, deadline: float | None) -> int:
+    """How often boxes are tightened by cases where three passes are allowed, each of which takes a second."""
+    now, passes = [0.0], []
+    for module in (krelu, ladder, ascent, cases, case_boxes, intermediate, worth):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+
+    def slow(*args):
+        passes.append(args)
+        now[0] += 1.0
+        return case_boxes.by_cases(*args)
+
+    monkeypatch.setattr(ladder, "by_cases", slow)
+    options = replace(WHOLE, joint=replace(JOINT, cases=replace(OPTIONS, passes=(1e9,) * 3)))
+    METHODS["k-relu"](problem, options, deadline)
+    return len(passes)
 
 
 def test_a_further_pass_comes_only_where_many_times_the_last_ones_time_is_left(monkeypatch: pytest.MonkeyPatch):
-    problem, now = _problem(torch.float64), [0.0]
-    joint, relax = replace(SHALLOW.joint, shallow=(OPTIONS, OPTIONS)), LadderOptions.relax
-    for module in (krelu, ladder, ascent, cases, intermediate):
-        monkeypatch.setattr(module, "monotonic", lambda: now[0])
-
-    def slow(*args):
-        now[0] += 1.0  # alpha-CROWN's boxes, and each pass
-        return relax(*args)
-
-    monkeypatch.setattr(LadderOptions, "relax", slow)
-    options = replace(SHALLOW, joint=joint)
-    assert [len(list(with_cases(problem, options, now[0] + left))) for left in (30.0, 10.0)] == [2, 1]
-    assert len(list(with_cases(problem, options))) == 2
+    problem = _problem(torch.float64)
+    monkeypatch.setattr(ladder, "TIMES_GAINED", torch.inf)
+    with monkeypatch.context() as patch:
+        assert _count_of_passes(patch, problem, 5.5) == 2
+    with monkeypatch.context() as patch:
+        assert _count_of_passes(patch, problem, -1.0) == 0
+    assert _count_of_passes(monkeypatch, problem, None) == 3
 
 
-def test_what_cases_alone_have_found_is_kept_where_no_time_is_left_for_cuts(monkeypatch: pytest.MonkeyPatch):
-    problem, now = _problem(torch.float64), [0.0]
-    for module in (krelu, ladder, ascent, cases, intermediate):
-        monkeypatch.setattr(module, "monotonic", lambda: now[0])
-    passes = with_cases
+def test_a_further_pass_comes_only_where_the_last_one_gained_much_of_the_margin(monkeypatch: pytest.MonkeyPatch):
+    hard = _problem(torch.float64)
+    below = replace(hard.rows.objective, offset=torch.full((1, 1), -1e3))
+    assert _count_of_passes(monkeypatch, replace(hard, rows=replace(hard.rows, objective=below)), None) == 1
 
-    def slow(*args):
-        for relaxation in passes(*args):
-            yield relaxation
-            now[0] = 2.0
 
-    monkeypatch.setattr(ladder, "with_cases", slow)
-    (alone,) = passes(problem, SHALLOW)
-    before = ladder.climb(problem, alone, SHALLOW.joint_final)
-    found = METHODS["k-relu"](problem, SHALLOW, 1.0)
-    assert now[0] == 2.0 and bool((found.lower >= before.lower - 1e-9).all())
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+def test_boxes_of_trees_that_grew_in_part_are_those_of_their_evidence(rounds: int):
+    problem = _problem(torch.float64)
+    few = replace(OPTIONS, rounds=rounds, passes=(30.0, 100.0))
+    found = METHODS["k-relu"](problem, replace(WHOLE, joint=replace(JOINT, cases=few)), None)
+    points = [dual for taken in found.relaxation.steps.values() for _, dual in taken if isinstance(dual, CasePoint)]
+    assert any(0 < sum(len(slots) for slots, _ in point.splits) < 20 for point in points)
+    again = reevaluate(problem, found)
+    for name, box in again.relaxation.boxes.items():
+        torch.testing.assert_close(box.lower, found.relaxation.boxes[name].lower, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(box.upper, found.relaxation.boxes[name].upper, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("first", [WHOLE, replace(WHOLE, joint=replace(JOINT, cases=None))])
+def test_it_goes_on_from_what_k_relu_has_found(first: LadderOptions):
+    problem = _problem(torch.float64)
+    before = METHODS["k-relu"](problem, first, None)
+    found = METHODS["k-relu"](replace(problem, known=before.relaxation), WHOLE, None)
+    again = reevaluate(problem, found)
+    torch.testing.assert_close(again.lower, found.lower, rtol=1e-9, atol=1e-9)
+    if first is WHOLE:
+        for name, box in found.relaxation.boxes.items():
+            assert bool((box.lower >= before.relaxation.boxes[name].lower - SLACK).all())
+
+
+def test_no_tree_grows_where_alpha_crown_proves_the_property():
+    hard = _problem(torch.float64)
+    above = replace(hard.rows.objective, offset=torch.full((1, 1), 1e3))
+    found = METHODS["k-relu"](replace(hard, rows=replace(hard.rows, objective=above)), LadderOptions(joint=JOINT), None)
+    duals = [dual for taken in found.relaxation.steps.values() for _, dual in taken]
+    assert duals and not any(isinstance(dual, CasePoint) for dual in duals)
+
+
+def test_what_was_known_is_kept_where_no_time_is_left():
+    problem = _problem(torch.float64)
+    known = METHODS["alpha-crown"](problem, WHOLE, None).relaxation
+    found = METHODS["k-relu"](replace(problem, known=known), WHOLE, monotonic() - 1)
+    assert all(torch.equal(box.lower, known.boxes[name].lower) for name, box in found.relaxation.boxes.items())
 
 
 def test_behind_convolutions_no_cases_are_distinguished():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.laws.networks import case, mlp
 from tests.operators.build import Builder
-from verifier.bounding import krelu
+from verifier.bounding import intermediate, krelu
 from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.intermediate import IntermediateOptions, relax_network
@@ -39,9 +39,7 @@ def _relaxed(graph: Graph, region: Region, options: KReluOptions, intermediate: 
 
 
 def _options(k: int, budget: int = 1 << 25) -> KReluOptions:
-    return KReluOptions(
-        GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=1 << 15, budget=budget, cases=None, shallow=()
-    )
+    return KReluOptions(GroupOptions(k, 6, k - 1, least_area=0.0), chunk_bytes=1 << 15, budget=budget, cases=None)
 
 
 @settings(max_examples=6)
@@ -173,15 +171,15 @@ def test_every_box_and_the_rows_have_a_share_of_the_time(monkeypatch: pytest.Mon
     dense(b.add("add", b.relu(one), b.relu(other)), 6, 2)
     graph = place(b.graph())
     region = Box(-torch.ones(1, 1, 4).double(), torch.ones(1, 1, 4).double())
-    monkeypatch.setattr(krelu, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(intermediate, "monotonic", lambda: 0.0)
     shares: list[float | None] = []
-    first = krelu._share_until
+    first = krelu.share_until
 
     def watched(*args):
         shares.append(first(*args))
         return shares[-1]
 
-    monkeypatch.setattr(krelu, "_share_until", watched)
+    monkeypatch.setattr(krelu, "share_until", watched)
     tighten = by_dual_with_cuts(graph, region, ASCENT, _options(2), deadline=12.0)
     relax_network(graph, region, tighten)
     kept = KReluOptions().kept

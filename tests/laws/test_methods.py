@@ -53,7 +53,7 @@ ROUNDING, SOLVER = 1e-9, 1e-6
 #: short ascents: the laws do not depend on how far they come
 SHORT = LadderOptions(
     final=AscentOptions(iterations=6),
-    joint=KReluOptions(cases=CaseOptions(rounds=2), shallow=(CaseOptions(rounds=1),)),
+    joint=KReluOptions(cases=CaseOptions(rounds=2, passes=(1e3, 1e4))),
     joint_final=AscentOptions(iterations=8, cut_step=0.5),
 )
 

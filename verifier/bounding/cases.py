@@ -11,7 +11,7 @@ Axes: B batch, S rows, N all rows (B * S), L leaves of all trees, n neurons of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -24,7 +24,6 @@ from verifier.bounding.ascent import AscentOptions, ancestors, ascend
 from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation, Split, linear_bound, lower_bound
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
-from verifier.relaxations.cuts import Mixed, Push
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
 from verifier.workers import Workers, chunks_of
@@ -35,16 +34,18 @@ class CaseOptions:
     """How trees grow.
 
     Args:
-        rounds: in each one the worse half of every row's leaves is split.
+        rounds: in each one the worse half of every row's leaves is split; at most so many.
+        passes: over all layers, each as `Worth` has it; one comes where the one before leaves the property open.
         ascent: of every new leaf, from its parent's dual point.
         chunk_bytes: memory that the coefficients of one chunk of leaves take.
         budget: numbers that the dual points of all leaves on the box of one node may be; a round that would need more
             is left out.
     """
 
-    rounds: int = 12
+    rounds: int = 20
+    passes: tuple[float, ...] = (1e6, 6e6, 3e7)
     ascent: AscentOptions = field(
-        default_factory=lambda: AscentOptions(iterations=4, step=0.2, decay=0.7, multiplier_step=0.07, cut_step=2.0)
+        default_factory=lambda: AscentOptions(iterations=4, step=0.2, decay=0.7, multiplier_step=0.07)
     )
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
@@ -83,20 +84,24 @@ def distinguish(
     known: tuple[Tensor, DualPoint],
     options: CaseOptions,
     deadline: float | None = None,
+    rate: Tensor | None = None,
 ) -> tuple[Tensor, CasePoint]:
     """Bounds (B, S) of an objective's rows by trees of cases, and the trees.
 
     Args:
-        known: bounds (B, S) of the rows and the dual point that gives them: the roots. A row above zero stays one.
+        known: bounds (B, S) of the rows and dual points to begin with: the roots. A row above zero stays one.
         deadline: `time.monotonic` value after which no tree grows any further.
+        rate: (B, S) leaves that pay where a row's bound gains a unit; None lets all trees grow.
     """
     bound, dual = known
-    frame = _Frame.of(graph, region, relaxation, objective, dual.cut_multipliers)
+    frame = _Frame.of(graph, region, relaxation, objective)
     leaves, rounds = frame.roots(bound, dual), []
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
     workers = Workers.on(bound.device)
+    growth = Growth.of(bound.flatten(), None if rate is None else rate.flatten())
     for _ in range(options.rounds if frame.nodes else 0):
-        chosen = worse_half(leaves.bound, leaves.owner, _of_open_rows(leaves))
+        worth = (growth.bound <= 0) & growth.pays()
+        chosen = worse_half(leaves.bound, leaves.owner, worth[leaves.owner])
         late = deadline is not None and monotonic() > deadline
         if late or not len(chosen):
             break
@@ -109,7 +114,8 @@ def distinguish(
         slots = torch.cat([slots for slots, _, _ in parts])
         rounds.append((slots, torch.cat([column for _, column, _ in parts])))
         leaves = leaves.grown(slots, [children for _, _, children in parts])
-    return _least(leaves, bound), CasePoint(tuple(rounds), leaves.dual, dual.cut_multipliers)
+        growth = growth.after(leaves.bound, leaves.owner)
+    return growth.bound.reshape(bound.shape), CasePoint(tuple(rounds), leaves.dual)
 
 
 def _split(
@@ -133,7 +139,7 @@ def can_be_split(node: Node) -> bool:
 def numbers(dual: DualPoint) -> int:
     """How many numbers the weights and multipliers of a dual point are."""
     weights = sum(w.numel() for pair in dual.weights.values() for w in pair if w is not None)
-    return weights + sum(m.numel() for part in (dual.multipliers, dual.cut_multipliers) for m in part.values())
+    return weights + sum(m.numel() for m in dual.multipliers.values())
 
 
 def pick_rows(dual: DualPoint, index: Tensor) -> DualPoint:
@@ -154,7 +160,7 @@ def case_bounds(
 
     That the leaves cover everything lies in the record: it says which leaf was split at which neuron, in order.
     """
-    frame = _Frame.of(graph, region, relaxation, objective, point.pushed)
+    frame = _Frame.of(graph, region, relaxation, objective)
     rows = objective.C.new_zeros(region.enclosing_box().batch, objective.C.shape[1])
     leaves = frame.roots(rows, DualPoint())
     owner, sign = leaves.owner, leaves.sign
@@ -167,7 +173,7 @@ def case_bounds(
     workers = Workers.on(rows.device)
     parts = chunks_of(torch.arange(len(owner), device=owner.device), size, workers.count)
     bound = torch.cat(workers.map(lambda part: frame.bound(leaves.select(part)), parts))
-    return _least(replace(leaves, bound=bound), rows)
+    return _least(bound, owner, rows.numel()).reshape(rows.shape)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,6 @@ class _Frame:
     Args:
         objective: all N rows as a batch of one row each.
         element: (N,) the batch element of each row.
-        pushes: for each activation with cuts what the rows' multipliers add, (N, 1, n), (N, 1, n) and (N, 1).
         nodes: activations that can be split, and where the neurons of each begin among the K.
     """
 
@@ -186,13 +191,10 @@ class _Frame:
     relaxation: Relaxation
     objective: Objective
     element: Tensor
-    pushes: Mapping[str, Push]
     nodes: tuple[tuple[Node, int], ...]
 
     @classmethod
-    def of(
-        cls, graph: Graph, region: Region, relaxation: Relaxation, objective: Objective, pushed: Mapping[str, Tensor]
-    ) -> _Frame:
+    def of(cls, graph: Graph, region: Region, relaxation: Relaxation, objective: Objective) -> _Frame:
         batch, rows = region.enclosing_box().batch, objective.C.shape[1]
         C = objective.C.expand(batch, *objective.C.shape[1:]).flatten(0, 1).unsqueeze(1)
         offset = None if objective.offset is None else objective.offset.expand(batch, rows).reshape(-1, 1)
@@ -201,12 +203,8 @@ class _Frame:
             if node.name in below and can_be_split(node):
                 nodes.append((node, start))
                 start += prod(graph.shapes[node.name])
-        pushes = {}
-        for name, multipliers in pushed.items():
-            push = relaxation.cuts[name].push(multipliers, prod(graph.shapes[name]))
-            pushes[name] = tuple(part.flatten(0, 1).unsqueeze(1) for part in push)
         element = torch.arange(batch, device=C.device).repeat_interleave(rows)
-        return cls(graph, region, relaxation, Objective(objective.node, C, offset), element, pushes, tuple(nodes))
+        return cls(graph, region, relaxation, Objective(objective.node, C, offset), element, tuple(nodes))
 
     def width(self) -> int:
         """Numbers that a leaf takes in the widest layer."""
@@ -215,15 +213,14 @@ class _Frame:
     def roots(self, bound: Tensor, dual: DualPoint) -> _Leaves:
         """One leaf for each row."""
         count = bound.numel()
-        dual = _each(replace(dual, cut_multipliers={}), lambda t: t.flatten(0, 1).unsqueeze(1))
+        weights = _each(DualPoint(dual.weights), lambda t: t.flatten(0, 1).unsqueeze(1)).weights
         multipliers = {
             node.inputs[0]: bound.new_zeros(count, 1, *self.graph.shapes[node.inputs[0]]) for node, _ in self.nodes
         }
-        cuts = {name: bound.new_ones(count, 1, 1) for name in self.pushes}
         size = sum(prod(self.graph.shapes[node.name]) for node, _ in self.nodes)
         sign = torch.zeros(count, size, dtype=torch.int8, device=bound.device)
         owner = torch.arange(count, device=bound.device)
-        return _Leaves(owner, sign, bound.flatten(), DualPoint(dual.weights, multipliers, cuts))
+        return _Leaves(owner, sign, bound.flatten(), DualPoint(weights, multipliers))
 
     def view(self, leaves: _Leaves) -> tuple[Region, Relaxation, Objective]:
         """The leaves' cases as a batch."""
@@ -240,10 +237,9 @@ class _Frame:
             if bool(sign.any()):
                 envelopes[node.name] = OPERATORS[node.op].envelope(node, _confined(boxes[source], sign))  # type: ignore[misc]
                 splits[source] = Split(sign.to(boxes[source].lower))
-        cuts = {name: Mixed(*(part[leaves.owner] for part in push)) for name, push in self.pushes.items()}
         offset = None if self.objective.offset is None else self.objective.offset[leaves.owner]
         objective = Objective(self.objective.node, self.objective.C[leaves.owner], offset)
-        return region, Relaxation(boxes, envelopes, splits=splits, cuts=cuts), objective
+        return region, Relaxation(boxes, envelopes, splits=splits), objective
 
     def _sign(self, leaves: _Leaves, node: Node, start: int) -> Tensor:
         shape = self.graph.shapes[node.name]
@@ -272,7 +268,7 @@ class _Frame:
             found[node.name] = flat_rows(A)[:, 0]
 
         dual = _within(leaves.dual, relaxation)
-        linear_bound(self.graph, relaxation.envelopes, objective, dual, relaxation.splits, watch, relaxation.cuts)
+        linear_bound(self.graph, relaxation.envelopes, objective, dual, relaxation.splits, watch)
         scores = []
         for node, start in self.nodes:
             box, sign = relaxation.boxes[node.inputs[0]], flat(self._sign(leaves, node, start))
@@ -303,11 +299,38 @@ def _within(dual: DualPoint, relaxation: Relaxation) -> DualPoint:
     return replace(dual, multipliers={n: m for n, m in dual.multipliers.items() if n in relaxation.splits})
 
 
-def _of_open_rows(leaves: _Leaves) -> Tensor:
-    """(L,) the leaves of rows that are not above zero yet."""
-    opened = torch.zeros(int(leaves.owner.max()) + 1, dtype=torch.bool, device=leaves.owner.device)
-    opened[leaves.owner[leaves.bound <= 0]] = True
-    return opened[leaves.owner]
+@dataclass(frozen=True)
+class Growth:
+    """What trees gain, all (N,).
+
+    Args:
+        bound: of each tree.
+        gain, before: in the last round and in the one before it; at first what lacks to zero, the most there is.
+        count: leaves.
+        rate: leaves that pay where a tree's bound gains a unit; None lets all trees grow.
+    """
+
+    bound: Tensor
+    gain: Tensor
+    before: Tensor
+    count: Tensor
+    rate: Tensor | None
+
+    @classmethod
+    def of(cls, bound: Tensor, rate: Tensor | None) -> Growth:
+        """Of the roots."""
+        return cls(bound, -bound, -bound, torch.ones_like(bound, dtype=torch.int64), rate)
+
+    def after(self, bound: Tensor, tree: Tensor) -> Growth:
+        """A round later, of leaves with their bounds and the numbers of their trees (L,)."""
+        least = _least(bound, tree, len(self.bound))
+        return Growth(least, least - self.bound, self.gain, torch.bincount(tree, minlength=len(least)), self.rate)
+
+    def pays(self) -> Tensor:
+        """Whether the next round, which bounds as many leaves as there are, can be expected to pay."""
+        if self.rate is None:
+            return torch.ones_like(self.count, dtype=torch.bool)
+        return torch.maximum(self.gain, self.before) * self.rate >= self.count
 
 
 def worse_half(bound: Tensor, tree: Tensor, worth: Tensor) -> Tensor:
@@ -326,10 +349,9 @@ def worse_half(bound: Tensor, tree: Tensor, worth: Tensor) -> Tensor:
     return index[2 * rank < count[owner]]
 
 
-def _least(leaves: _Leaves, like: Tensor) -> Tensor:
-    """The least bound of each row's leaves, (B, S)."""
-    least = like.new_full((like.numel(),), torch.inf)
-    return least.scatter_reduce(0, leaves.owner, leaves.bound, "amin").reshape(like.shape)
+def _least(bound: Tensor, tree: Tensor, count: int) -> Tensor:
+    """The least bound of each tree's leaves, (N,)."""
+    return bound.new_full((count,), torch.inf).scatter_reduce(0, tree, bound, "amin")
 
 
 def _each(dual: DualPoint, change: Callable[[Tensor], Tensor]) -> DualPoint:
@@ -346,5 +368,4 @@ def _zip(join: Callable[..., Tensor], one: DualPoint, *others: DualPoint) -> Dua
     return DualPoint(
         {name: (pair(name, 0), pair(name, 1)) for name in one.weights},
         {name: join(m, *(dual.multipliers[name] for dual in others)) for name, m in one.multipliers.items()},
-        {name: join(m, *(dual.cut_multipliers[name] for dual in others)) for name, m in one.cut_multipliers.items()},
     )

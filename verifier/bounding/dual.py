@@ -76,13 +76,11 @@ class CasePoint:
         splits: leaves and neurons (M,), round by round. Leaf i < N starts as row i without any assumption. A split
             turns a leaf into the case that the neuron's input is not negative; that it is not positive becomes a new
             leaf, after all others. Neurons count through all activations below the rows that can be split.
-        point: of the leaves, (L, 1, *X); on each activation with cuts its only multiplier is a factor on `pushed`.
-        pushed: multipliers of cuts (B, S, ...) of the rows.
+        point: of the leaves, (L, 1, *X).
     """
 
     splits: tuple[tuple[Tensor, Tensor], ...]
     point: DualPoint
-    pushed: Mapping[str, Tensor]
 
 
 #: how some entries of a node were bounded

@@ -71,6 +71,20 @@ class IntermediateOptions:
     chunk_bytes: int = 16 << 20
 
 
+def share_until(graph: Graph, relaxation: Relaxation, deadline: float | None, kept: float) -> float | None:
+    """When the next box has had its share of the time: each one after it has as much.
+
+    Args:
+        kept: time for the property's rows, as a share of what a box has.
+    """
+    if deadline is None:
+        return None
+    activations = [node for node in graph.nodes[1:] if OPERATORS[node.op].envelope is not None]
+    done = {node.inputs[0] for node in activations if node.name in relaxation.envelopes}
+    ahead = len({node.inputs[0] for node in activations} - done) + kept
+    return monotonic() + (deadline - monotonic()) / ahead
+
+
 def interval_only(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
     """Leave intervals as they are (the IBP in CROWN-IBP)."""
     return relaxation.boxes[name], ()

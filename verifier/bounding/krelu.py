@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
-from verifier.bounding.cases import CaseOptions, distinguish, numbers, pick_rows
-from verifier.bounding.dual import DualPoint, Relaxation
+from verifier.bounding.cases import CaseOptions
+from verifier.bounding.dual import Relaxation
 from verifier.bounding.intermediate import (
     Bounded,
     IntermediateOptions,
@@ -30,10 +30,10 @@ from verifier.bounding.intermediate import (
     by_dual,
     intersect_rows,
     rows_per_chunk,
+    share_until,
     unit_rows,
-    wanted_rows,
 )
-from verifier.bounding.octahedra import OctahedraOptions, Weights, each, octahedra, of_each_row
+from verifier.bounding.octahedra import OctahedraOptions, Weights, each, octahedra
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts, Hulls, JointBound
@@ -60,9 +60,8 @@ class KReluOptions:
         chunk_bytes: memory that coefficients and multipliers of one chunk of rows take.
         budget: numbers that the multipliers of all rows on the box of one node may be; the neurons of the largest
             area come first, and the boxes of those beyond it are tightened without cuts.
-        cases: case distinctions after the ascent, in networks without convolutions; None for none.
-        shallow: those of passes over all layers without cuts that come before, each where the one before leaves the
-            property open.
+        cases: case distinctions that tighten the boxes in place of the ascent, in networks without convolutions; None
+            for none.
         kept: time that is kept for the property's rows, as a share of what a box has.
         smooth: whether sigmoids and tanhs are grouped, too: their hulls have many facets.
     """
@@ -75,7 +74,6 @@ class KReluOptions:
     chunk_bytes: int = 8 << 20
     budget: int = 1 << 25
     cases: CaseOptions | None = field(default_factory=CaseOptions)
-    shallow: tuple[CaseOptions, ...] = (CaseOptions(rounds=4), CaseOptions(rounds=8))
     kept: float = 0.3
     smooth: bool = False
 
@@ -88,8 +86,7 @@ def by_dual_with_cuts(
     deadline: float | None = None,
     known: Relaxation | None = None,
 ) -> Tighten:
-    """Tighten boxes by the dual function at CROWN's point, by ascent that also climbs on the cuts before a node, and by
-    case distinctions.
+    """Tighten boxes by the dual function at CROWN's point, and by ascent that also climbs on the cuts before a node.
 
     Args:
         intermediate: its ascent is the one with cuts; None goes without.
@@ -128,60 +125,14 @@ def by_dual_with_cuts(
         return box, steps
 
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
-        until = _share_until(graph, relaxation, deadline, options.kept)
+        until = share_until(graph, relaxation, deadline, options.kept)
         box, steps = first(name, relaxation, wanted)
         if not steps:  # intervals that are exact need none
             return box, steps
         box, more = by_ascent(name, relaxation, box, wanted, until)
-        steps = (*steps, *more)
-        if options.cases is not None:
-            box, steps = _by_cases(graph, region, name, relaxation, (box, steps), wanted, options.cases, until)
-        return box, steps
+        return box, (*steps, *more)
 
     return tighten
-
-
-def _share_until(graph: Graph, relaxation: Relaxation, deadline: float | None, kept: float) -> float | None:
-    """When the next box has had its share of the time: each one after it has as much, and the property's rows some."""
-    if deadline is None:
-        return None
-    activations = [node for node in graph.nodes[1:] if OPERATORS[node.op].envelope is not None]
-    done = {node.inputs[0] for node in activations if node.name in relaxation.envelopes}
-    ahead = len({node.inputs[0] for node in activations} - done) + kept
-    return monotonic() + (deadline - monotonic()) / ahead
-
-
-def _by_cases(
-    graph: Graph,
-    region: Region,
-    name: str,
-    relaxation: Relaxation,
-    found: tuple[Box, Steps],
-    wanted: Callable[[Box], Tensor],
-    options: CaseOptions,
-    deadline: float | None,
-) -> tuple[Box, Steps]:
-    """Tighten what ascent has left open by case distinctions, from the dual points that it found: those with
-    multipliers of cuts, where there are cuts."""
-    box, steps = found
-    for rows, dual in steps:
-        if not isinstance(dual, DualPoint) or not of_each_row(rows, dual):
-            continue
-        if relaxation.cuts and not dual.cut_multipliers:
-            continue
-        chosen = wanted_rows(flat(wanted(box)).gather(1, rows))
-        if chosen.shape[1] == 0 or (deadline is not None and monotonic() > deadline):
-            continue
-        some = rows.gather(1, chosen)
-        ends = torch.cat([flat(box.lower).gather(1, some), -flat(box.upper).gather(1, some)], 1)
-        known = ends, pick_rows(dual, torch.cat([chosen, chosen + rows.shape[1]], 1))
-        now = replace(relaxation, boxes={**relaxation.boxes, name: box})
-        objective = unit_rows(graph, name, some, box.lower.dtype)
-        bound, point = distinguish(graph, region, now, objective, known, options, deadline)
-        if point.splits:
-            box, steps = intersect_rows(box, some, bound), (*steps, (some, point))
-            options = replace(options, budget=options.budget - numbers(point.point))
-    return box, steps
 
 
 def _by_area(box: Box, wanted: Tensor) -> Tensor:

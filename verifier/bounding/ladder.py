@@ -5,7 +5,7 @@ Every rung returns `Bounds` with the dual point behind them; `reevaluate` checks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from types import MappingProxyType
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
-from verifier.bounding.cases import can_be_split
+from verifier.bounding.case_boxes import by_cases, climbed, without_cuts
+from verifier.bounding.cases import CaseOptions, can_be_split
 from verifier.bounding.dual import AnyPoint, CasePoint, DualPoint, Relaxation, WindowPoint, lower_bound
 from verifier.bounding.intermediate import (
     IntermediateOptions,
@@ -31,14 +32,16 @@ from verifier.bounding.interval import interval_relaxation
 from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
 from verifier.bounding.rounding import rounding_scale
 from verifier.bounding.rows import Rows
+from verifier.bounding.worth import worth_of
 from verifier.graph.ir import Graph
 from verifier.specs.region import Region
 
 #: operators behind which cases close little
 CONVOLUTIONS = ("conv", "conv_transpose")
-#: a further pass by cases alone comes only where so many times what the last one took is left: it takes a few times as
-#: long, and cuts need the rest
-TIMES_LEFT = 10
+#: a further pass by cases comes only where so many times what the last one took is left
+TIMES_LEFT = 4
+#: and only where the margin is no further from zero than so many times what the last one gained
+TIMES_GAINED = 10
 #: a bound counts when it exceeds this many units of rounding of the sum of the absolute values of its terms
 ALLOWANCE_UNITS = 1024
 
@@ -69,7 +72,7 @@ class LadderOptions:
         intermediate: boxes of CROWN and alpha-CROWN; the ascent in it is alpha-CROWN's alone.
         final: the ascent on the property's rows.
         joint: cuts on groups of neurons (k-ReLU).
-        joint_intermediate, joint_final: boxes of k-ReLU, and its ascent on the property's rows.
+        joint_intermediate, joint_final: boxes of k-ReLU where cuts tighten them, and its ascent on the property's rows.
         over: a relaxation of the same problem whose boxes every method takes; None for boxes of its own.
         tell: told how far a rung is that takes long, such as ``program 3 of 9``.
     """
@@ -152,62 +155,61 @@ def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None
 
 
 def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
-    """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS), for the
-    boxes, layer by layer, and for the property's rows.
+    """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS).
 
-    Before, passes over the layers by case distinctions alone, which cost less: it ends with the first that proves the
-    property, unless told to go the whole way.
-    """
-    start = None
-    for relaxation in with_cases(problem, options, deadline):
-        found = climb(problem, relaxation, options.joint_final, deadline, start)
-        if not options.joint_final.whole and bool(proved(problem, found).all()):
-            return found
-        problem, start = replace(problem, known=relaxation), found.dual
-    return climb(problem, with_groups(problem, options, deadline), options.joint_final, deadline, start)
-
-
-def with_cases(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Iterator[Relaxation]:
-    """The network relaxed over boxes that case distinctions tighten, every time further, while there is time.
-
-    Not behind convolutions, where a neuron has many inputs: there they take long and close little.
-    """
-    graph, region = problem.graph, problem.region
-    if options.over is not None or _convolutional(graph) or not any(map(can_be_split, graph.nodes)):
-        return
-    intermediate, took = replace(options.joint_intermediate, ascent=None), 0.0
-    for cases in options.joint.shallow:
-        began = monotonic()
-        if deadline is not None and began + TIMES_LEFT * took > deadline:
-            return
-        joint, known = replace(options.joint, cases=cases), _known(problem, options, deadline)
-        found = options.relax(problem, by_dual_with_cuts(graph, region, intermediate, joint, deadline, known))
-        problem, took = replace(problem, known=found), monotonic() - began
-        yield found
-
-
-def with_groups(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Relaxation:
-    """The network relaxed with cuts on groups of neurons, over boxes that these cuts helped to tighten.
-
-    They go on from what is known, so that none is looser.
+    It goes on from the boxes that are known, or from alpha-CROWN's, so that it is not looser. Cuts tighten the boxes
+    layer by layer, or else case distinctions do.
     """
     graph, region, joint = problem.graph, problem.region, options.joint
-    if _convolutional(graph):
-        joint = replace(joint, cases=None)
-    known = _known(problem, options, deadline) if options.over is None else None
+    known = None if problem.known is None else without_cuts(problem.known)
+    cases = joint.cases if options.over is None and _tightened_by_cases(graph) else None
+    if options.over is None and (known is None or (cases is not None and not climbed(known))):
+        known = options.relax(problem, by_dual(graph, region, options.intermediate, deadline, known))
+    if cases is not None and known is not None and climbed(known):
+        return _by_passes(problem, options, cases, known, deadline)
     tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, joint, deadline, known)
-    return options.relax(problem, tighten, join_groups(graph, region, joint, deadline))
+    relaxation = options.relax(problem, tighten, join_groups(graph, region, joint, deadline))
+    return climb(problem, relaxation, options.joint_final, deadline)
 
 
-def _convolutional(graph: Graph) -> bool:
-    return any(node.op in CONVOLUTIONS for node in graph.nodes)
+def _by_passes(
+    problem: Problem, options: LadderOptions, cases: CaseOptions, known: Relaxation, deadline: float | None
+) -> Bounds:
+    """Case distinctions tighten all boxes, each time further, while that promises something and there is time.
+
+    After each pass the property's rows are bounded, and then with cuts. Unless told to go the whole way it ends with
+    the first bounds that prove the property.
+    """
+    graph, region, joint = problem.graph, problem.region, options.joint
+
+    def ended() -> bool:
+        return not options.joint_final.whole and bool(proved(problem, found).all())
+
+    found, took = climb(problem, known, options.final, deadline), 0.0
+    worth = None if ended() else worth_of(graph, region, known, problem.rows, found.dual, deadline)
+    if worth is None:
+        return found
+    for passes in cases.passes:
+        before, began = found, monotonic()
+        if took and deadline is not None and began + TIMES_LEFT * took > deadline:
+            break
+        tighten = by_cases(graph, region, cases, known, replace(worth, passes=passes), joint.kept, deadline)
+        known = relax_network(graph, region, tighten)
+        took = monotonic() - began
+        for join in (None, join_groups(graph, region, joint, deadline)):
+            relaxation = known if join is None else relax_network(graph, region, standing(known), join)
+            found = climb(problem, relaxation, options.joint_final, deadline, DualPoint(found.dual.weights))
+            if ended():
+                return found
+        now, then = (problem.rows.margins(bounds.lower).amin(1) for bounds in (found, before))
+        if not bool((TIMES_GAINED * (now - then) >= now.abs()).any()):
+            break
+    return found
 
 
-def _known(problem: Problem, options: LadderOptions, deadline: float | None) -> Relaxation:
-    """What a rung before has found, or alpha-CROWN's boxes."""
-    if problem.known is not None:
-        return problem.known
-    return options.relax(problem, by_dual(problem.graph, problem.region, options.intermediate, deadline))
+def _tightened_by_cases(graph: Graph) -> bool:
+    """Not behind convolutions, where a neuron has many inputs: there cases take long and close little."""
+    return any(map(can_be_split, graph.nodes)) and not any(node.op in CONVOLUTIONS for node in graph.nodes)
 
 
 def climb(
@@ -309,9 +311,7 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
 
     def cast_any(dual: AnyPoint) -> AnyPoint:
         if isinstance(dual, CasePoint):
-            return CasePoint(
-                dual.splits, cast_point(dual.point, dtype), {n: m.to(dtype) for n, m in dual.pushed.items()}
-            )
+            return CasePoint(dual.splits, cast_point(dual.point, dtype))
         return WindowPoint(cast_point(dual.point, dtype)) if isinstance(dual, WindowPoint) else cast_point(dual, dtype)
 
     steps = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.dual import DualPoint, Objective, Relaxation, lower_bound
-from verifier.bounding.ladder import Bounds, LadderOptions, Problem, crown, with_groups, with_intervals
+from verifier.bounding.ladder import Bounds, LadderOptions, Problem, crown, k_relu, with_intervals
 from verifier.bounding.lp.duals import Duals, MakeSolver, Solver, ask, dual_point, join, stack
 from verifier.bounding.lp.highs import HighsModel
 from verifier.bounding.lp.model import ConvexModel
@@ -60,7 +60,7 @@ def k_relu_lp(
     """
     require_size(problem.graph)
     programs = replace(options, joint=replace(options.joint, kept=1.0))  # they take more of the time than an ascent
-    relaxation = with_groups(problem, programs, deadline)
+    relaxation = k_relu(problem, programs, deadline).relaxation
     return optimise(problem, relaxation, options.joint_final, deadline, make, options.tell)
 
 

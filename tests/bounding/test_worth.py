@@ -1,0 +1,111 @@
+"""What tighter boxes are worth: the gradient of the margins with respect to every end, by finite differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import monotonic
+
+import numpy as np
+import pytest
+import torch
+
+from tests.laws.networks import mlp
+from verifier.bounding.ascent import AscentOptions
+from verifier.bounding.cases import Growth
+from verifier.bounding.dual import lower_bound
+from verifier.bounding.intermediate import by_steps, relax_network
+from verifier.bounding.ladder import METHODS, LadderOptions, Problem
+from verifier.bounding.rows import stack_rows
+from verifier.bounding.worth import Worth, worth_of
+from verifier.operators import place
+from verifier.specs.property import Polytope, Property
+from verifier.specs.region import Box
+
+STEP = 1e-6
+
+
+def _problem(thresholds: tuple[float, ...]) -> Problem:
+    graph = mlp(np.random.default_rng(3), lambda b, x: b.relu(x), (4, 10, 10, 2))
+    region = Box(-torch.ones(2, 1, 4).double(), torch.tensor([1.0, 0.5]).reshape(2, 1, 1).expand(2, 1, 4).double())
+    polytopes = tuple(Polytope(np.array([[1.0, -1.0]]), np.array([t])) for t in thresholds)
+    props = [Property(region.select(torch.tensor([b])), polytopes) for b in (0, 1)]
+    return Problem(place(graph), region, stack_rows(graph, props, torch.float64, "cpu"))
+
+
+def _found(problem: Problem):
+    return METHODS["alpha-crown"](problem, LadderOptions(final=AscentOptions(iterations=3)), None)
+
+
+def _worth(problem: Problem) -> Worth:
+    bounds = _found(problem)
+    worth = worth_of(problem.graph, problem.region, bounds.relaxation, problem.rows, bounds.dual)
+    assert worth is not None
+    return worth
+
+
+def test_every_end_is_worth_what_its_move_gains_with_all_that_follows():
+    problem = _problem((0.0,))
+    found = _found(problem)
+    graph, region, known, rows = problem.graph, problem.region, found.relaxation, problem.rows
+    worth = worth_of(graph, region, known, rows, found.dual)
+    assert worth is not None
+    assert bool((rows.margins(found.lower) < 0).all())
+
+    def margin(name: str, entry: int, low: float, high: float) -> torch.Tensor:
+        by = by_steps(graph, region, known.steps)
+
+        def moved(node, relaxation, wanted):
+            box, steps = by(node, relaxation, wanted)
+            shift = torch.zeros_like(box.lower).flatten(1)
+            shift[:, entry] = 1.0
+            shift = shift.reshape(box.lower.shape)
+            return (Box(box.lower + low * shift, box.upper - high * shift) if node == name else box), steps
+
+        again = relax_network(graph, region, moved)
+        return rows.margins(lower_bound(graph, region, again, rows.objective, found.dual)).amin(1)
+
+    compared = 0
+    for name, (low, high) in worth.ends.items():
+        for entry in range(low.shape[1]):
+            for gain, move in ((low, (STEP, 0.0)), (high, (0.0, STEP))):
+                slope = (margin(name, entry, *move) - margin(name, entry, -move[0], -move[1])) / (2 * STEP)
+                torch.testing.assert_close(gain[:, entry], slope.clamp(min=0), rtol=1e-3, atol=1e-5)
+                compared += int((slope > 1e-3).sum())
+    assert compared > 5
+
+
+def test_polytopes_that_are_missed_count_only_where_all_are():
+    found = {}
+    for thresholds in ((0.0,), (0.0, -1e3), (-1e3,)):
+        found[thresholds] = _worth(_problem(thresholds))
+    open_, both, missed = (found[key] for key in ((0.0,), (0.0, -1e3), (-1e3,)))
+    torch.testing.assert_close(both.size, open_.size)
+    assert bool((missed.size > 0).all())
+
+
+def test_the_rate_is_what_the_passes_pay_for():
+    worth = replace(_worth(_problem((0.0,))), passes=600.0)
+    (name, (low, high)), *_ = worth.ends.items()
+    rate = worth.rate(name, torch.tensor([[1], [2]]), cost=3.0)
+    expected = torch.stack([torch.stack([low[b, e], high[b, e]]) * 200 / worth.size[b] for b, e in ((0, 1), (1, 2))])
+    torch.testing.assert_close(rate, expected)
+    worthless = replace(worth, size=torch.zeros(2).double())
+    assert not bool(worthless.rate(name, torch.tensor([[1], [2]]), cost=3.0).any())
+
+
+def test_it_is_left_out_where_there_is_no_time():
+    problem = _problem((0.0,))
+    bounds = _found(problem)
+    args = problem.graph, problem.region, bounds.relaxation, problem.rows, bounds.dual
+    assert worth_of(*args, monotonic() - 1) is None and worth_of(*args, monotonic() + 60) is not None
+
+
+@pytest.mark.parametrize(("rate", "pays"), [(None, True), (0.0, False), (5.0, True), (0.9, False)])
+def test_a_tree_grows_where_what_it_lacks_or_gained_pays_for_its_leaves(rate: float | None, pays: bool):
+    bound = torch.tensor([-1.0])
+    growth = Growth.of(bound, None if rate is None else torch.tensor([rate]))
+    assert growth.pays().tolist() == [pays]
+    grown = growth.after(torch.tensor([-0.5, -0.8]), torch.tensor([0, 0]))
+    assert grown.bound.tolist() == pytest.approx([-0.8]) and grown.count.tolist() == [2]
+    later = grown.after(torch.tensor([-0.5, -0.8, -0.79]), torch.tensor([0, 0, 0]))
+    assert later.pays().tolist() == [rate is None]  # 0.2 at most for three leaves
