@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.bounding.two_boxes import two_boxes
 from tests.laws.networks import case, mlp
 from verifier.bounding import ascent, case_boxes, cases, intermediate, krelu, ladder, worth
 from verifier.bounding.ascent import AscentOptions, ascend
@@ -173,27 +174,18 @@ def test_rows_are_picked_with_all_their_arguments():
     assert some.weights["a"][1] is None and some.multipliers["b"].flatten().tolist() == [2.0, 0.0]
 
 
-def _problem(dtype: torch.dtype) -> Problem:
-    graph = mlp(np.random.default_rng(3), lambda b, x: b.relu(x), (4, 10, 10, 2))
-    region = Box(-torch.ones(2, 1, 4).double(), torch.tensor([1.0, 0.5]).reshape(2, 1, 1).expand(2, 1, 4).double())
-    props = [
-        Property(region.select(torch.tensor([b])), (Polytope(np.array([[1.0, -1.0]]), np.zeros(1)),)) for b in (0, 1)
-    ]
-    return Problem(place(graph, dtype), region.to(dtype, "cpu"), stack_rows(graph, props, dtype, "cpu"))
-
-
 JOINT = KReluOptions(GroupOptions(least_area=0.0), cases=OPTIONS)
 WHOLE = LadderOptions(joint=JOINT).tightest()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtype):
-    problem = _problem(dtype)
+    problem = two_boxes(dtype)
     found = METHODS["k-relu"](problem, WHOLE, None)
     assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
     without = METHODS["k-relu"](problem, replace(WHOLE, joint=replace(JOINT, cases=None)), None)
     assert float((found.lower - without.lower).mean()) > 0
-    exact = _problem(torch.float64)
+    exact = two_boxes()
     again = reevaluate(exact, found)
     values = evaluate_all(exact.graph, exact.region.sample(256, torch.Generator().manual_seed(0)).flatten(0, 1))
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
@@ -205,7 +197,7 @@ def test_k_relu_profits_and_its_evidence_gives_the_boxes_again(dtype: torch.dtyp
 
 
 def test_every_pass_tightens_the_boxes_further_and_its_bounds_are_no_looser():
-    problem = _problem(torch.float64)
+    problem = two_boxes()
     one, other = (
         METHODS["k-relu"](problem, replace(WHOLE, joint=replace(JOINT, cases=replace(OPTIONS, passes=passes))), None)
         for passes in ((1.0,), (1.0, 1e9))
@@ -220,7 +212,7 @@ def test_every_pass_tightens_the_boxes_further_and_its_bounds_are_no_looser():
 
 
 def test_boxes_by_crown_alone_are_climbed_on_before_trees_grow():
-    problem = _problem(torch.float64)
+    problem = two_boxes()
     by_crown = METHODS["crown"](problem, WHOLE, None).relaxation
     found = METHODS["k-relu"](replace(problem, known=by_crown), WHOLE, None)
     assert any(isinstance(dual, CasePoint) for taken in found.relaxation.steps.values() for _, dual in taken)
@@ -244,7 +236,7 @@ def _count_of_passes(monkeypatch: pytest.MonkeyPatch, problem: Problem, deadline
 
 
 def test_a_further_pass_comes_only_where_many_times_the_last_ones_time_is_left(monkeypatch: pytest.MonkeyPatch):
-    problem = _problem(torch.float64)
+    problem = two_boxes()
     monkeypatch.setattr(ladder, "TIMES_GAINED", torch.inf)
     with monkeypatch.context() as patch:
         assert _count_of_passes(patch, problem, 5.5) == 2
@@ -254,14 +246,14 @@ def test_a_further_pass_comes_only_where_many_times_the_last_ones_time_is_left(m
 
 
 def test_a_further_pass_comes_only_where_the_last_one_gained_much_of_the_margin(monkeypatch: pytest.MonkeyPatch):
-    hard = _problem(torch.float64)
+    hard = two_boxes()
     below = replace(hard.rows.objective, offset=torch.full((1, 1), -1e3))
     assert _count_of_passes(monkeypatch, replace(hard, rows=replace(hard.rows, objective=below)), None) == 1
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 4])
 def test_boxes_of_trees_that_grew_in_part_are_those_of_their_evidence(rounds: int):
-    problem = _problem(torch.float64)
+    problem = two_boxes()
     few = replace(OPTIONS, rounds=rounds, passes=(30.0, 100.0))
     found = METHODS["k-relu"](problem, replace(WHOLE, joint=replace(JOINT, cases=few)), None)
     points = [dual for taken in found.relaxation.steps.values() for _, dual in taken if isinstance(dual, CasePoint)]
@@ -274,7 +266,7 @@ def test_boxes_of_trees_that_grew_in_part_are_those_of_their_evidence(rounds: in
 
 @pytest.mark.parametrize("first", [WHOLE, replace(WHOLE, joint=replace(JOINT, cases=None))])
 def test_it_goes_on_from_what_k_relu_has_found(first: LadderOptions):
-    problem = _problem(torch.float64)
+    problem = two_boxes()
     before = METHODS["k-relu"](problem, first, None)
     found = METHODS["k-relu"](replace(problem, known=before.relaxation), WHOLE, None)
     again = reevaluate(problem, found)
@@ -285,15 +277,29 @@ def test_it_goes_on_from_what_k_relu_has_found(first: LadderOptions):
 
 
 def test_no_tree_grows_where_alpha_crown_proves_the_property():
-    hard = _problem(torch.float64)
+    hard = two_boxes()
     above = replace(hard.rows.objective, offset=torch.full((1, 1), 1e3))
     found = METHODS["k-relu"](replace(hard, rows=replace(hard.rows, objective=above)), LadderOptions(joint=JOINT), None)
     duals = [dual for taken in found.relaxation.steps.values() for _, dual in taken]
     assert duals and not any(isinstance(dual, CasePoint) for dual in duals)
 
 
+def test_no_cuts_are_made_where_cases_alone_prove_the_property():
+    problem = two_boxes()
+    by_alpha = METHODS["alpha-crown"](problem, WHOLE, None)
+    known = replace(problem, known=by_alpha.relaxation)
+    boxes = replace(METHODS["k-relu"](known, WHOLE, None).relaxation, cuts={})
+    by_cases = ladder.climb(problem, boxes, WHOLE.final)
+    between = -(by_alpha.lower + 2 * by_cases.lower) / 3  # taken off, it leaves the one below and the other above zero
+    easier = replace(problem, rows=replace(problem.rows, objective=replace(problem.rows.objective, offset=between)))
+    found = METHODS["k-relu"](replace(easier, known=by_alpha.relaxation), LadderOptions(joint=JOINT), None)
+    points = [dual for taken in found.relaxation.steps.values() for _, dual in taken]
+    assert any(isinstance(dual, CasePoint) for dual in points)
+    assert not found.relaxation.cuts and bool((found.lower > 0).all())
+
+
 def test_what_was_known_is_kept_where_no_time_is_left():
-    problem = _problem(torch.float64)
+    problem = two_boxes()
     known = METHODS["alpha-crown"](problem, WHOLE, None).relaxation
     found = METHODS["k-relu"](replace(problem, known=known), WHOLE, monotonic() - 1)
     assert all(torch.equal(box.lower, known.boxes[name].lower) for name, box in found.relaxation.boxes.items())

@@ -5,31 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from time import monotonic
 
-import numpy as np
 import pytest
 import torch
 
-from tests.laws.networks import mlp
+from tests.bounding.two_boxes import two_boxes
 from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.cases import Growth
 from verifier.bounding.dual import lower_bound
 from verifier.bounding.intermediate import by_steps, relax_network
 from verifier.bounding.ladder import METHODS, LadderOptions, Problem
-from verifier.bounding.rows import stack_rows
 from verifier.bounding.worth import Worth, worth_of
-from verifier.operators import place
-from verifier.specs.property import Polytope, Property
 from verifier.specs.region import Box
 
 STEP = 1e-6
-
-
-def _problem(thresholds: tuple[float, ...]) -> Problem:
-    graph = mlp(np.random.default_rng(3), lambda b, x: b.relu(x), (4, 10, 10, 2))
-    region = Box(-torch.ones(2, 1, 4).double(), torch.tensor([1.0, 0.5]).reshape(2, 1, 1).expand(2, 1, 4).double())
-    polytopes = tuple(Polytope(np.array([[1.0, -1.0]]), np.array([t])) for t in thresholds)
-    props = [Property(region.select(torch.tensor([b])), polytopes) for b in (0, 1)]
-    return Problem(place(graph), region, stack_rows(graph, props, torch.float64, "cpu"))
 
 
 def _found(problem: Problem):
@@ -44,7 +32,7 @@ def _worth(problem: Problem) -> Worth:
 
 
 def test_every_end_is_worth_what_its_move_gains_with_all_that_follows():
-    problem = _problem((0.0,))
+    problem = two_boxes()
     found = _found(problem)
     graph, region, known, rows = problem.graph, problem.region, found.relaxation, problem.rows
     worth = worth_of(graph, region, known, rows, found.dual)
@@ -77,14 +65,14 @@ def test_every_end_is_worth_what_its_move_gains_with_all_that_follows():
 def test_polytopes_that_are_missed_count_only_where_all_are():
     found = {}
     for thresholds in ((0.0,), (0.0, -1e3), (-1e3,)):
-        found[thresholds] = _worth(_problem(thresholds))
+        found[thresholds] = _worth(two_boxes(thresholds=thresholds))
     open_, both, missed = (found[key] for key in ((0.0,), (0.0, -1e3), (-1e3,)))
     torch.testing.assert_close(both.size, open_.size)
     assert bool((missed.size > 0).all())
 
 
 def test_the_rate_is_what_the_passes_pay_for():
-    worth = replace(_worth(_problem((0.0,))), passes=600.0)
+    worth = replace(_worth(two_boxes()), passes=600.0)
     (name, (low, high)), *_ = worth.ends.items()
     rate = worth.rate(name, torch.tensor([[1], [2]]), cost=3.0)
     expected = torch.stack([torch.stack([low[b, e], high[b, e]]) * 200 / worth.size[b] for b, e in ((0, 1), (1, 2))])
@@ -94,7 +82,7 @@ def test_the_rate_is_what_the_passes_pay_for():
 
 
 def test_it_is_left_out_where_there_is_no_time():
-    problem = _problem((0.0,))
+    problem = two_boxes()
     bounds = _found(problem)
     args = problem.graph, problem.region, bounds.relaxation, problem.rows, bounds.dual
     assert worth_of(*args, monotonic() - 1) is None and worth_of(*args, monotonic() + 60) is not None

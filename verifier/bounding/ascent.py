@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from types import MappingProxyType
 
@@ -235,6 +235,12 @@ def ancestors(graph: Graph, name: str) -> set[str]:
         if node.name in found:
             found.update(node.inputs)
     return found
+
+
+def below(graph: Graph, name: str) -> Graph:
+    """The part of a network that a node depends on, which is its output."""
+    names = ancestors(graph, name)
+    return replace(graph, nodes=tuple(node for node in graph.nodes if node.name in names), output=name)
 
 
 def _keep(

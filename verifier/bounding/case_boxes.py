@@ -9,7 +9,7 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import ancestors
+from verifier.bounding.ascent import below
 from verifier.bounding.cases import CaseOptions, distinguish, numbers, pick_rows
 from verifier.bounding.dual import DualPoint, Relaxation
 from verifier.bounding.intermediate import (
@@ -46,10 +46,10 @@ def by_cases(
         deadline: `time.monotonic` value after which nothing more is tightened.
     """
 
+    whole = multiply_adds(graph)
+
     def tighten(name: str, relaxation: Relaxation, wanted: Callable[[Box], Tensor]) -> tuple[Box, Steps]:
-        below = ancestors(graph, name)
-        whole = multiply_adds(graph)
-        cost = multiply_adds(replace(graph, nodes=tuple(node for node in graph.nodes if node.name in below))) / whole
+        cost = multiply_adds(below(graph, name)) / whole
         until, budget = share_until(graph, relaxation, deadline, kept), options.budget
         box = overlap(relaxation.boxes[name], known.boxes[name])
         steps = begun = known.steps.get(name, ())

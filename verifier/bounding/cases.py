@@ -21,7 +21,16 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ancestors, ascend
-from verifier.bounding.dual import CasePoint, DualPoint, Objective, Relaxation, Split, linear_bound, lower_bound
+from verifier.bounding.dual import (
+    CasePoint,
+    DualPoint,
+    Objective,
+    Relaxation,
+    Split,
+    envelopes_over,
+    linear_bound,
+    lower_bound,
+)
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.specs.box import flat, flat_rows
@@ -100,8 +109,8 @@ def distinguish(
     workers = Workers.on(bound.device)
     growth = Growth.of(bound.flatten(), None if rate is None else rate.flatten())
     for _ in range(options.rounds if frame.nodes else 0):
-        worth = (growth.bound <= 0) & growth.pays()
-        chosen = worse_half(leaves.bound, leaves.owner, worth[leaves.owner])
+        growing = (growth.bound <= 0) & growth.pays()
+        chosen = worse_half(leaves.bound, leaves.owner, growing[leaves.owner])
         late = deadline is not None and monotonic() > deadline
         if late or not len(chosen):
             break
@@ -173,7 +182,7 @@ def case_bounds(
     workers = Workers.on(rows.device)
     parts = chunks_of(torch.arange(len(owner), device=owner.device), size, workers.count)
     bound = torch.cat(workers.map(lambda part: frame.bound(leaves.select(part)), parts))
-    return _least(bound, owner, rows.numel()).reshape(rows.shape)
+    return least_of(bound, owner, rows.numel()).reshape(rows.shape)
 
 
 @dataclass(frozen=True)
@@ -228,10 +237,7 @@ class _Frame:
         if region.enclosing_box().batch > 1:
             region = region.select(element)
             boxes = {name: box if box.batch == 1 else box.select(element) for name, box in boxes.items()}
-        envelopes, splits = {}, {}
-        for node in self.graph.nodes:
-            if node.name in self.relaxation.envelopes:
-                envelopes[node.name] = OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
+        envelopes, splits = envelopes_over(self.graph, self.relaxation, boxes), {}
         for node, start in self.nodes:
             sign, source = self._sign(leaves, node, start), node.inputs[0]
             if bool(sign.any()):
@@ -323,7 +329,7 @@ class Growth:
 
     def after(self, bound: Tensor, tree: Tensor) -> Growth:
         """A round later, of leaves with their bounds and the numbers of their trees (L,)."""
-        least = _least(bound, tree, len(self.bound))
+        least = least_of(bound, tree, len(self.bound))
         return Growth(least, least - self.bound, self.gain, torch.bincount(tree, minlength=len(least)), self.rate)
 
     def pays(self) -> Tensor:
@@ -349,7 +355,7 @@ def worse_half(bound: Tensor, tree: Tensor, worth: Tensor) -> Tensor:
     return index[2 * rank < count[owner]]
 
 
-def _least(bound: Tensor, tree: Tensor, count: int) -> Tensor:
+def least_of(bound: Tensor, tree: Tensor, count: int) -> Tensor:
     """The least bound of each tree's leaves, (N,)."""
     return bound.new_full((count,), torch.inf).scatter_reduce(0, tree, bound, "amin")
 

@@ -183,6 +183,15 @@ def lower_bound(
     return total
 
 
+def envelopes_over(graph: Graph, relaxation: Relaxation, boxes: Mapping[str, Box]) -> dict[str, Envelope]:
+    """The envelopes of the activations that have one, over other boxes of their inputs."""
+    return {
+        node.name: OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
+        for node in graph.nodes
+        if node.name in relaxation.envelopes
+    }
+
+
 def _movable(graph: Graph, relaxation: Relaxation, name: str) -> Tensor | None:
     """Entries (B, *X) of a node whose coefficients can be other than zero at some dual point; None for all of them.
 

@@ -173,7 +173,7 @@ def relax_network(
         if operator.envelope is not None:
             source = node.inputs[0]
             if source not in steps:
-                wanted = partial(_split_by_any, _activations_of(graph, source))
+                wanted = partial(entries_split, graph, source)
                 boxes[source], steps[source] = tighten(source, Relaxation(boxes, relaxed, cuts=cuts), wanted)
             relaxed[node.name] = operator.envelope(node, boxes[source])
             cut = None if join is None else join(node, Relaxation(boxes, relaxed, steps, cuts=cuts))
@@ -182,13 +182,10 @@ def relax_network(
     return Relaxation(boxes, relaxed, steps, cuts=cuts)
 
 
-def _activations_of(graph: Graph, source: str) -> list[Node]:
-    return [node for node in graph.nodes if source in node.inputs and OPERATORS[node.op].splits is not None]
-
-
-def _split_by_any(activations: list[Node], box: Box) -> Tensor:
-    """Entries (B, *X) of a shared input that matter to at least one of the activations that take it."""
-    masks = [splits(node, box) for node in activations if (splits := OPERATORS[node.op].splits) is not None]
+def entries_split(graph: Graph, source: str, box: Box) -> Tensor:
+    """Entries (B, *X) of a node's box that matter to at least one of the activations that take it."""
+    readers = [node for node in graph.nodes if source in node.inputs]
+    masks = [splits(node, box) for node in readers if (splits := OPERATORS[node.op].splits) is not None]
     return torch.stack(masks).any(0)
 
 

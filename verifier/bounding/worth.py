@@ -16,11 +16,10 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import CasePoint, DualPoint, Relaxation, lower_bound
-from verifier.bounding.intermediate import unit_bounds
+from verifier.bounding.dual import CasePoint, DualPoint, Relaxation, envelopes_over, lower_bound
+from verifier.bounding.intermediate import entries_split, unit_bounds
 from verifier.bounding.rows import Rows
 from verifier.graph.ir import Graph
-from verifier.operators.table import OPERATORS
 from verifier.specs.box import flat
 from verifier.specs.region import Box, Region
 
@@ -68,53 +67,51 @@ def worth_of(
         dual: of the property's rows.
         deadline: `time.monotonic` value.
     """
-    slopes = {
-        name: [torch.zeros_like(flat(end)) for end in (relaxation.boxes[name].lower, relaxation.boxes[name].upper)]
-        for name, steps in relaxation.steps.items()
-        if steps
-    }
-
-    def add_slopes(value: Callable[[Relaxation], Tensor]) -> None:
-        """Add those of a number that depends on the boxes."""
-        ends = {name: [end.clone().requires_grad_() for end in _ends(relaxation.boxes[name])] for name in slopes}
-        boxes = {**relaxation.boxes, **{name: Box(*pair) for name, pair in ends.items()}}
-        with torch.enable_grad():
-            envelopes = {
-                node.name: OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
-                for node in graph.nodes
-                if node.name in relaxation.envelopes
-            }
-            found = value(Relaxation(boxes, envelopes))
-            if found.requires_grad:
-                parts = torch.autograd.grad(found, [end for pair in ends.values() for end in pair], allow_unused=True)
-                for total, part in zip((t for pair in slopes.values() for t in pair), parts, strict=True):
-                    total += 0.0 if part is None else flat(part)
 
     def of_margins(now: Relaxation) -> Tensor:
         margins = rows.margins(lower_bound(graph, region, now, rows.objective, dual))
         return margins[margins <= margins.amin(1, keepdim=True).clamp(min=0)].sum()
 
-    add_slopes(of_margins)
-    for name, pair in reversed(slopes.items()):
-        left = [slope.clone() for slope in pair]
+    slopes = _slopes(graph, relaxation, of_margins)
+    for name in reversed(slopes):  # all that comes behind has been added up by then
+        low, high = slopes[name]
         for entries, point in reversed(relaxation.steps[name]):  # the last of those that bound an entry is the tightest
             if isinstance(point, CasePoint):
                 continue
             if deadline is not None and monotonic() > deadline:
                 return None
-            weight = torch.cat([left[0].gather(1, entries), -left[1].gather(1, entries)], 1)
+            weight = torch.cat([low.gather(1, entries), -high.gather(1, entries)], 1)
             bounds = partial(unit_bounds, graph, region, name=name, rows=entries, dual=point)
-            add_slopes(lambda now, bounds=bounds, weight=weight: (bounds(relaxation=now) * weight).sum())
-            left = [slope.scatter(1, entries, 0.0) for slope in left]
+            more = _slopes(graph, relaxation, lambda now, f=bounds, w=weight: (f(relaxation=now) * w).sum())
+            slopes = {n: (slopes[n][0] + more[n][0], slopes[n][1] + more[n][1]) for n in slopes}
+            low, high = (slope.scatter(1, entries, 0.0) for slope in (low, high))
     ends = {name: (low.clamp(min=0), high.neg().clamp(min=0)) for name, (low, high) in slopes.items()}
     size = rows.objective.C.new_zeros(region.enclosing_box().batch)
-    for node in graph.nodes:
-        splits, source = OPERATORS[node.op].splits if node.op in OPERATORS else None, (*node.inputs, "")[0]
-        if splits is not None and source in ends:
-            box, (low, high) = relaxation.boxes[source], ends[source]
-            size = size + ((low + high) * flat(box.upper - box.lower) * flat(splits(node, box))).sum(1)
+    for name, (low, high) in ends.items():
+        box = relaxation.boxes[name]
+        size = size + ((low + high) * flat(box.upper - box.lower) * flat(entries_split(graph, name, box))).sum(1)
     return Worth(ends, size)
 
 
-def _ends(box: Box) -> tuple[Tensor, Tensor]:
-    return box.lower, box.upper
+def _slopes(
+    graph: Graph, relaxation: Relaxation, value: Callable[[Relaxation], Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Derivatives (B, n) of a number that depends on a relaxation, with respect to both ends of all boxes that were
+    tightened."""
+    boxes = {
+        name: Box(
+            *(end.clone().requires_grad_() for end in (relaxation.boxes[name].lower, relaxation.boxes[name].upper))
+        )
+        for name, steps in relaxation.steps.items()
+        if steps
+    }
+    moved = {**relaxation.boxes, **boxes}
+    with torch.enable_grad():
+        found = value(Relaxation(moved, envelopes_over(graph, relaxation, moved)))
+        ends = [end for box in boxes.values() for end in (box.lower, box.upper)]
+        if found.requires_grad:
+            parts = torch.autograd.grad(found, ends, materialize_grads=True)
+        else:
+            parts = [torch.zeros_like(end) for end in ends]
+    parts = [flat(part) for part in parts]
+    return dict(zip(boxes, zip(parts[::2], parts[1::2], strict=True), strict=True))

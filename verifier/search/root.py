@@ -8,14 +8,14 @@ the bound of its worst leaf, so the worse half of its leaves is split in every r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.ascent import ancestors, ascend
-from verifier.bounding.cases import worse_half
+from verifier.bounding.ascent import ascend, below
+from verifier.bounding.cases import least_of, worse_half
 from verifier.bounding.dual import DualPoint, Objective
 from verifier.bounding.intermediate import unit_rows
 from verifier.bounding.ladder import Problem
@@ -183,8 +183,7 @@ class Trees:
 
     def _least(self, bounds: Tensor, tree: Tensor) -> Tensor:
         """The least bound (B, 2R) of the leaves of every tree."""
-        least = bounds.new_full((self.box.batch * 2 * len(self.piece.index),), torch.inf)
-        return least.scatter_reduce(0, tree, bounds, "amin").reshape(self.box.batch, -1)
+        return least_of(bounds, tree, self.box.batch * 2 * len(self.piece.index)).reshape(self.box.batch, -1)
 
 
 def _below(problem: Problem, piece: Piece, batch: int) -> Problem:
@@ -192,11 +191,10 @@ def _below(problem: Problem, piece: Piece, batch: int) -> Problem:
     graph, rows = problem.graph, piece.index.expand(batch, -1)
     objective = unit_rows(graph, piece.source, rows, problem.rows.objective.C.dtype)
     offset = objective.C.new_zeros(objective.C.shape[:2]) if objective.offset is None else objective.offset
-    below, count = ancestors(graph, objective.node), objective.C.shape[1]
-    graph = replace(graph, nodes=tuple(n for n in graph.nodes if n.name in below), output=objective.node)
+    count = objective.C.shape[1]
     owner = torch.arange(count, device=offset.device).expand(batch, -1)
     objective = Objective(objective.node, objective.C, offset)
-    return Problem(graph, problem.region, Rows(objective, owner, (count,) * batch))
+    return Problem(below(graph, objective.node), problem.region, Rows(objective, owner, (count,) * batch))
 
 
 @torch.no_grad()

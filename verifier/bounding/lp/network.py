@@ -17,12 +17,11 @@ from scipy import sparse
 from torch import Tensor
 
 from verifier.bounding.ascent import ancestors
-from verifier.bounding.dual import Objective, Relaxation, linear_bound
+from verifier.bounding.dual import Objective, Relaxation, envelopes_over, linear_bound
 from verifier.bounding.intermediate import unit_rows
 from verifier.bounding.lp.lines import Lines, lines_of
 from verifier.graph.ir import Graph
 from verifier.operators.cost import placement
-from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts, JointBound
 from verifier.specs.box import flat_rows
 
@@ -133,14 +132,10 @@ def one_element(graph: Graph, relaxation: Relaxation, element: int) -> Relaxatio
     boxes = {}
     for name, box in relaxation.boxes.items():
         boxes[name] = box if box.batch == 1 else box.select(index.to(box.lower.device))
-    envelopes = {}
-    for node in graph.nodes:
-        if node.name in relaxation.envelopes:
-            envelopes[node.name] = OPERATORS[node.op].envelope(node, boxes[node.inputs[0]])  # type: ignore[misc]
     cuts: dict[str, JointBound] = {
         n: cut.select(index.to(cut.p.device)) for n, cut in relaxation.cuts.items() if isinstance(cut, Cuts)
     }
-    return Relaxation(boxes, envelopes, cuts=cuts)
+    return Relaxation(boxes, envelopes_over(graph, relaxation, boxes), cuts=cuts)
 
 
 def _layer(node: str, source: str, relaxation: Relaxation) -> Layer:
