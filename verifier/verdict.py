@@ -54,6 +54,7 @@ class Proof:
         rows: the `Rows` of the properties, side by side, with the polytopes they belong to.
         bounds: (B, S) certified minimum of every row; each polytope has one that is positive.
         cuts: activation name -> groups of its neurons, and the cuts on them.
+        trees: the `CasePoint` of the final objective, which its bounds come from where there is one.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Proof:
     rows: Any
     bounds: Any
     cuts: Mapping[str, Any] = field(default_factory=dict)
+    trees: Any = None
 
     @classmethod
     def of(cls, method: str, problem: Problem, found: Bounds) -> Proof:
@@ -77,6 +79,7 @@ class Proof:
             rows=problem.rows,
             bounds=found.lower,
             cuts=found.relaxation.cuts,
+            trees=found.trees,
         )
 
 

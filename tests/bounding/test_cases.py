@@ -29,7 +29,11 @@ from verifier.specs.region import Box, Region
 
 SLACK = 1e-9
 OPTIONS = CaseOptions(
-    rounds=4, passes=(1e9,), ascent=AscentOptions(iterations=4, multiplier_step=0.05), chunk_bytes=4096
+    rounds=4,
+    passes=(1e9,),
+    ascent=AscentOptions(iterations=4, multiplier_step=0.05),
+    chunk_bytes=4096,
+    leaves=0,
 )
 
 
@@ -62,7 +66,7 @@ def test_trees_hold_and_are_no_looser_than_their_roots(name: str, kind: str, see
     known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=3))
     bound, point = distinguish(graph, region, relaxation, objective, known, OPTIONS)
     assert bool((bound <= least + SLACK).all())
-    again = case_bounds(graph, region, relaxation, objective, point, chunk_bytes=2048)
+    again = case_bounds(graph, region, relaxation, objective, point)
     torch.testing.assert_close(torch.maximum(again, known[0]), torch.maximum(bound, known[0]), rtol=1e-9, atol=1e-9)
 
 
@@ -230,7 +234,7 @@ def _count_of_passes(monkeypatch: pytest.MonkeyPatch, problem: Problem, deadline
         return case_boxes.by_cases(*args)
 
     monkeypatch.setattr(ladder, "by_cases", slow)
-    options = replace(WHOLE, joint=replace(JOINT, cases=replace(OPTIONS, passes=(1e9,) * 3)))
+    options = replace(WHOLE, joint=replace(JOINT, cases=replace(OPTIONS, passes=(1.0, 30.0, 1e9))))
     METHODS["k-relu"](problem, options, deadline)
     return len(passes)
 

@@ -125,8 +125,8 @@ def _problem(dtype: torch.dtype = torch.float64) -> Problem:
 def test_nothing_of_the_evidence_is_trusted(facets: bool):
     """Limits and points that were tampered with are computed anew; only groups and normals are taken."""
     problem = _problem()
-    options = LadderOptions(joint=KReluOptions(facets=facets))
-    found = METHODS["k-relu"](problem, options, None)
+    joint = KReluOptions(facets=facets, cases=None)  # cases do without cuts
+    found = METHODS["k-relu"](problem, LadderOptions(joint=joint), None)
     cuts = {}
     for name, cut in found.relaxation.cuts.items():
         if isinstance(cut, Cuts):

@@ -10,8 +10,8 @@ import torch
 
 from tests.bounding.two_boxes import two_boxes
 from verifier.bounding.ascent import AscentOptions
-from verifier.bounding.cases import Growth
 from verifier.bounding.dual import lower_bound
+from verifier.bounding.growth import Growth, by_gain
 from verifier.bounding.intermediate import by_steps, relax_network
 from verifier.bounding.ladder import METHODS, LadderOptions, Problem
 from verifier.bounding.worth import Worth, worth_of
@@ -88,12 +88,11 @@ def test_it_is_left_out_where_there_is_no_time():
     assert worth_of(*args, monotonic() - 1) is None and worth_of(*args, monotonic() + 60) is not None
 
 
-@pytest.mark.parametrize(("rate", "pays"), [(None, True), (0.0, False), (5.0, True), (0.9, False)])
-def test_a_tree_grows_where_what_it_lacks_or_gained_pays_for_its_leaves(rate: float | None, pays: bool):
-    bound = torch.tensor([-1.0])
-    growth = Growth.of(bound, None if rate is None else torch.tensor([rate]))
-    assert growth.pays().tolist() == [pays]
+@pytest.mark.parametrize(("rate", "worthwhile"), [(0.0, False), (5.0, True), (0.9, False)])
+def test_a_tree_grows_where_what_it_lacks_or_gained_pays_for_its_leaves(rate: float, worthwhile: bool):
+    growth, pays = Growth.of(torch.tensor([-1.0])), by_gain(torch.tensor([rate]))
+    assert pays(growth).tolist() == [worthwhile]
     grown = growth.after(torch.tensor([-0.5, -0.8]), torch.tensor([0, 0]))
     assert grown.bound.tolist() == pytest.approx([-0.8]) and grown.count.tolist() == [2]
     later = grown.after(torch.tensor([-0.5, -0.8, -0.79]), torch.tensor([0, 0, 0]))
-    assert later.pays().tolist() == [rate is None]  # 0.2 at most for three leaves
+    assert pays(later).tolist() == [False]  # 0.2 at most for three leaves

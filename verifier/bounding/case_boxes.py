@@ -12,6 +12,7 @@ from torch import Tensor
 from verifier.bounding.ascent import below
 from verifier.bounding.cases import CaseOptions, distinguish, numbers, pick_rows
 from verifier.bounding.dual import DualPoint, Relaxation
+from verifier.bounding.growth import by_gain
 from verifier.bounding.intermediate import (
     Steps,
     Tighten,
@@ -63,9 +64,9 @@ def by_cases(
             ends = torch.cat([flat(box.lower).gather(1, some), -flat(box.upper).gather(1, some)], 1)
             roots = ends, pick_rows(dual, torch.cat([chosen, chosen + rows.shape[1]], 1))
             now = replace(relaxation, boxes={**relaxation.boxes, name: box})
-            objective, rate = unit_rows(graph, name, some, box.lower.dtype), worth.rate(name, some, cost)
+            objective, pays = unit_rows(graph, name, some, box.lower.dtype), by_gain(worth.rate(name, some, cost))
             how = replace(options, budget=budget)
-            bound, point = distinguish(graph, region, now, objective, roots, how, until, rate)
+            bound, point = distinguish(graph, region, now, objective, roots, how, until, pays)
             if point.splits:
                 box, steps = intersect_rows(box, some, bound), (*steps, (some, point))
                 budget -= numbers(point.point)

@@ -31,11 +31,16 @@ from verifier.bounding.dual import (
     linear_bound,
     lower_bound,
 )
+from verifier.bounding.growth import Growth, Pays, least_of, worse_half
+from verifier.bounding.rounding import rounding_scale
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
 from verifier.workers import Workers, chunks_of
+
+#: memory that the coefficients of one chunk of leaves take in the widest layer
+_CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,18 @@ class CaseOptions:
         chunk_bytes: memory that the coefficients of one chunk of leaves take.
         budget: numbers that the dual points of all leaves on the box of one node may be; a round that would need more
             is left out.
+        leaves: of a tree on a row of the property: it grows while it promises to prove the row with so many; 0 for no
+            such trees.
     """
 
-    rounds: int = 20
+    rounds: int = 40
     passes: tuple[float, ...] = (1e6, 6e6, 3e7)
     ascent: AscentOptions = field(
         default_factory=lambda: AscentOptions(iterations=4, step=0.2, decay=0.7, multiplier_step=0.07)
     )
-    chunk_bytes: int = 8 << 20
+    chunk_bytes: int = _CHUNK_BYTES
     budget: int = 1 << 25
+    leaves: int = 4000
 
 
 @dataclass(frozen=True)
@@ -93,24 +101,25 @@ def distinguish(
     known: tuple[Tensor, DualPoint],
     options: CaseOptions,
     deadline: float | None = None,
-    rate: Tensor | None = None,
+    pays: Pays | None = None,
 ) -> tuple[Tensor, CasePoint]:
     """Bounds (B, S) of an objective's rows by trees of cases, and the trees.
 
     Args:
         known: bounds (B, S) of the rows and dual points to begin with: the roots. A row above zero stays one.
         deadline: `time.monotonic` value after which no tree grows any further.
-        rate: (B, S) leaves that pay where a row's bound gains a unit; None lets all trees grow.
+        pays: which trees grow on; None lets all of them grow.
     """
     bound, dual = known
     frame = _Frame.of(graph, region, relaxation, objective)
     leaves, rounds = frame.roots(bound, dual), []
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
     workers = Workers.on(bound.device)
-    growth = Growth.of(bound.flatten(), None if rate is None else rate.flatten())
+    growth = Growth.of(bound.flatten())
     for _ in range(options.rounds if frame.nodes else 0):
-        growing = (growth.bound <= 0) & growth.pays()
-        chosen = worse_half(leaves.bound, leaves.owner, growing[leaves.owner])
+        growing = growth.bound <= 0
+        growing = growing if pays is None else growing & pays(growth)
+        chosen = worse_half(leaves.bound, leaves.owner, growing[leaves.owner] & (leaves.bound <= 0))
         late = deadline is not None and monotonic() > deadline
         if late or not len(chosen):
             break
@@ -157,32 +166,51 @@ def pick_rows(dual: DualPoint, index: Tensor) -> DualPoint:
     return _each(dual, lambda t: t[element, index])
 
 
-def case_bounds(
-    graph: Graph,
-    region: Region,
-    relaxation: Relaxation,
-    objective: Objective,
-    point: CasePoint,
-    chunk_bytes: int = 8 << 20,
-) -> Tensor:
+def case_bounds(graph: Graph, region: Region, relaxation: Relaxation, objective: Objective, trees: CasePoint) -> Tensor:
     """Bounds (B, S) of an objective's rows by trees that are known: the least of their leaves' bounds.
 
     That the leaves cover everything lies in the record: it says which leaf was split at which neuron, in order.
     """
-    frame = _Frame.of(graph, region, relaxation, objective)
-    rows = objective.C.new_zeros(region.enclosing_box().batch, objective.C.shape[1])
+
+    def bound(region: Region, now: Relaxation, rows: Objective, dual: DualPoint) -> Tensor:
+        return lower_bound(graph, region, now, rows, dual)
+
+    return _least(_Frame.of(graph, region, relaxation, objective), trees, bound)
+
+
+def case_scale(graph: Graph, region: Region, relaxation: Relaxation, objective: Objective, trees: CasePoint) -> Tensor:
+    """The greatest scale (B, S) of the rounding errors of the leaves' bounds (see `rounding_scale`)."""
+
+    def minus_scale(_: Region, now: Relaxation, rows: Objective, dual: DualPoint) -> Tensor:
+        return -rounding_scale(graph, now, rows, dual)
+
+    return -_least(_Frame.of(graph, region, relaxation, objective), trees, minus_scale)
+
+
+def _least(frame: _Frame, trees: CasePoint, value: Callable[..., Tensor]) -> Tensor:
+    """The least value (B, S) of the leaves of each tree.
+
+    Args:
+        value: (L, 1) of leaves, of what `lower_bound` takes.
+    """
+    rows = frame.objective.C.new_zeros(frame.rows)
     leaves = frame.roots(rows, DualPoint())
     owner, sign = leaves.owner, leaves.sign
-    for slots, column in point.splits:
+    for slots, column in trees.splits:
         below = sign[slots].scatter(1, column.unsqueeze(1), -1)
         sign = torch.cat([sign.index_put((slots, column), sign.new_ones(())), below])
         owner = torch.cat([owner, owner[slots]])
-    leaves = _Leaves(owner, sign, rows.new_zeros(len(owner)), point.point)
-    size = max(1, chunk_bytes // (frame.width() * rows.element_size()))
+    leaves = _Leaves(owner, sign, rows.new_zeros(len(owner)), trees.point)
+
+    def work(part: Tensor) -> Tensor:
+        some = leaves.select(part)
+        region, relaxation, objective = frame.view(some)
+        return value(region, relaxation, objective, _within(some.dual, relaxation))[:, 0]
+
     workers = Workers.on(rows.device)
+    size = max(1, _CHUNK_BYTES // (frame.width() * rows.element_size()))
     parts = chunks_of(torch.arange(len(owner), device=owner.device), size, workers.count)
-    bound = torch.cat(workers.map(lambda part: frame.bound(leaves.select(part)), parts))
-    return least_of(bound, owner, rows.numel()).reshape(rows.shape)
+    return least_of(torch.cat(workers.map(work, parts)), owner, rows.numel()).reshape(rows.shape)
 
 
 @dataclass(frozen=True)
@@ -190,6 +218,7 @@ class _Frame:
     """What all leaves share.
 
     Args:
+        rows: how many there are, (B, S).
         objective: all N rows as a batch of one row each.
         element: (N,) the batch element of each row.
         nodes: activations that can be split, and where the neurons of each begin among the K.
@@ -198,6 +227,7 @@ class _Frame:
     graph: Graph
     region: Region
     relaxation: Relaxation
+    rows: tuple[int, int]
     objective: Objective
     element: Tensor
     nodes: tuple[tuple[Node, int], ...]
@@ -213,7 +243,8 @@ class _Frame:
                 nodes.append((node, start))
                 start += prod(graph.shapes[node.name])
         element = torch.arange(batch, device=C.device).repeat_interleave(rows)
-        return cls(graph, region, relaxation, Objective(objective.node, C, offset), element, tuple(nodes))
+        flattened = Objective(objective.node, C, offset)
+        return cls(graph, region, relaxation, (batch, rows), flattened, element, tuple(nodes))
 
     def width(self) -> int:
         """Numbers that a leaf takes in the widest layer."""
@@ -250,11 +281,6 @@ class _Frame:
     def _sign(self, leaves: _Leaves, node: Node, start: int) -> Tensor:
         shape = self.graph.shapes[node.name]
         return leaves.sign[:, start : start + prod(shape)].reshape(-1, *shape)
-
-    def bound(self, leaves: _Leaves) -> Tensor:
-        """Bounds (L,) at the leaves' own dual points."""
-        region, relaxation, objective = self.view(leaves)
-        return lower_bound(self.graph, region, relaxation, objective, _within(leaves.dual, relaxation))[:, 0]
 
     def climbed(self, leaves: _Leaves, options: AscentOptions) -> _Leaves:
         """The leaves after some steps of ascent."""
@@ -303,61 +329,6 @@ def _confined(box: Box, sign: Tensor) -> Box:
 def _within(dual: DualPoint, relaxation: Relaxation) -> DualPoint:
     """A dual point without multipliers of what is not split."""
     return replace(dual, multipliers={n: m for n, m in dual.multipliers.items() if n in relaxation.splits})
-
-
-@dataclass(frozen=True)
-class Growth:
-    """What trees gain, all (N,).
-
-    Args:
-        bound: of each tree.
-        gain, before: in the last round and in the one before it; at first what lacks to zero, the most there is.
-        count: leaves.
-        rate: leaves that pay where a tree's bound gains a unit; None lets all trees grow.
-    """
-
-    bound: Tensor
-    gain: Tensor
-    before: Tensor
-    count: Tensor
-    rate: Tensor | None
-
-    @classmethod
-    def of(cls, bound: Tensor, rate: Tensor | None) -> Growth:
-        """Of the roots."""
-        return cls(bound, -bound, -bound, torch.ones_like(bound, dtype=torch.int64), rate)
-
-    def after(self, bound: Tensor, tree: Tensor) -> Growth:
-        """A round later, of leaves with their bounds and the numbers of their trees (L,)."""
-        least = least_of(bound, tree, len(self.bound))
-        return Growth(least, least - self.bound, self.gain, torch.bincount(tree, minlength=len(least)), self.rate)
-
-    def pays(self) -> Tensor:
-        """Whether the next round, which bounds as many leaves as there are, can be expected to pay."""
-        if self.rate is None:
-            return torch.ones_like(self.count, dtype=torch.bool)
-        return torch.maximum(self.gain, self.before) * self.rate >= self.count
-
-
-def worse_half(bound: Tensor, tree: Tensor, worth: Tensor) -> Tensor:
-    """Of each tree the worse half of the leaves that are worth splitting: indices by trees, the worst of each first.
-
-    Args:
-        bound, tree, worth: of each leaf its bound, the number of its tree, and whether it counts, (L,).
-    """
-    index = worth.nonzero()[:, 0]
-    index = index[bound[index].argsort(stable=True)]
-    index = index[tree[index].argsort(stable=True)]
-    owner = tree[index]
-    count = torch.bincount(owner)
-    begin = count.cumsum(0) - count
-    rank = torch.arange(len(index), device=index.device) - begin[owner]
-    return index[2 * rank < count[owner]]
-
-
-def least_of(bound: Tensor, tree: Tensor, count: int) -> Tensor:
-    """The least bound of each tree's leaves, (N,)."""
-    return bound.new_full((count,), torch.inf).scatter_reduce(0, tree, bound, "amin")
 
 
 def _each(dual: DualPoint, change: Callable[[Tensor], Tensor]) -> DualPoint:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.case_boxes import by_cases, climbed, without_cuts
-from verifier.bounding.cases import CaseOptions, can_be_split
-from verifier.bounding.dual import AnyPoint, CasePoint, DualPoint, Relaxation, WindowPoint, lower_bound
+from verifier.bounding.case_rows import by_row_cases
+from verifier.bounding.cases import CaseOptions, can_be_split, case_bounds, case_scale
+from verifier.bounding.dual import AnyPoint, CasePoint, DualPoint, Objective, Relaxation, WindowPoint, lower_bound
 from verifier.bounding.intermediate import (
     IntermediateOptions,
     Join,
@@ -30,10 +31,11 @@ from verifier.bounding.intermediate import (
 )
 from verifier.bounding.interval import interval_relaxation
 from verifier.bounding.krelu import KReluOptions, by_dual_with_cuts, join_again, join_groups
-from verifier.bounding.rounding import rounding_scale
+from verifier.bounding.rounding import rounding_scale, roundings
 from verifier.bounding.rows import Rows
 from verifier.bounding.worth import worth_of
 from verifier.graph.ir import Graph
+from verifier.operators import place
 from verifier.specs.region import Region
 
 #: operators behind which cases close little
@@ -42,8 +44,6 @@ CONVOLUTIONS = ("conv", "conv_transpose")
 TIMES_LEFT = 4
 #: and only where the margin is no further from zero than so many times what the last one gained
 TIMES_GAINED = 10
-#: a bound counts when it exceeds this many units of rounding of the sum of the absolute values of its terms
-ALLOWANCE_UNITS = 1024
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ class Problem:
     def select(self, index: Tensor) -> Problem:
         """The properties at int64 indices."""
         return Problem(self.graph, self.region.select(index), self.rows.select(index))
+
+    def in_float64(self) -> Problem:
+        """The same numbers in float64, which tells whether more would be proved there. It is no proof itself: of the
+        original network's weights some are rounded where it was placed in float32."""
+        objective, device = self.rows.objective, self.rows.objective.C.device
+        offset = None if objective.offset is None else objective.offset.double()
+        rows = replace(self.rows, objective=Objective(objective.node, objective.C.double(), offset))
+        return Problem(place(self.graph, torch.float64, device), self.region.to(torch.float64, device), rows)
 
 
 @dataclass(frozen=True)
@@ -113,12 +121,14 @@ class Bounds:
         by_interval: (B, S) rows whose bound is the intervals' (`Relaxation` without envelopes), which can beat the
             lines; all others are the dual point's.
         relaxation, dual: what the dual function was evaluated at.
+        trees: that the rows' bounds come from; None where they are the dual point's, from which trees grow.
     """
 
     lower: Tensor
     by_interval: Tensor
     relaxation: Relaxation
     dual: DualPoint
+    trees: CasePoint | None = None
 
 
 def ibp(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
@@ -157,59 +167,96 @@ def alpha_crown(problem: Problem, options: LadderOptions, deadline: float | None
 def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = None) -> Bounds:
     """Ascent on line weights and on multipliers of cuts on groups of neurons (Singh et al. 2019, NeurIPS).
 
-    It goes on from the boxes that are known, or from alpha-CROWN's, so that it is not looser. Cuts tighten the boxes
-    layer by layer, or else case distinctions do.
+    It goes on from the boxes that are known, or from alpha-CROWN's, so that it is not looser. Case distinctions for the
+    property's rows come first: they are quick. What they leave open gets tighter boxes, by case distinctions where all
+    layers are dense and else by cuts. Unless told to go the whole way it ends with the first bounds that prove the
+    property.
     """
     graph, region, joint = problem.graph, problem.region, options.joint
     known = None if problem.known is None else without_cuts(problem.known)
-    cases = joint.cases if options.over is None and _tightened_by_cases(graph) else None
-    if options.over is None and (known is None or (cases is not None and not climbed(known))):
+    cases = joint.cases if options.over is None and any(map(can_be_split, graph.nodes)) else None
+    dense = cases is not None and not any(node.op in CONVOLUTIONS for node in graph.nodes)
+    if options.over is None and (known is None or (dense and not climbed(known))):
         known = options.relax(problem, by_dual(graph, region, options.intermediate, deadline, known))
-    if cases is not None and known is not None and climbed(known):
-        return _by_passes(problem, options, cases, known, deadline)
+    found = None
+    if cases is not None and known is not None:
+        found = _with_cases(problem, climb(problem, known, options.final, deadline), options, cases, deadline)
+        if _ended(problem, found, options):
+            return found
+        if dense and climbed(known):
+            return _by_passes(problem, options, cases, known, found, deadline)
     tighten = by_dual_with_cuts(graph, region, options.joint_intermediate, joint, deadline, known)
     relaxation = options.relax(problem, tighten, join_groups(graph, region, joint, deadline))
-    return climb(problem, relaxation, options.joint_final, deadline)
+    with_cuts = climb(problem, relaxation, options.joint_final, deadline)
+    return with_cuts if found is None else _tighter(problem, found, with_cuts)
 
 
 def _by_passes(
-    problem: Problem, options: LadderOptions, cases: CaseOptions, known: Relaxation, deadline: float | None
+    problem: Problem,
+    options: LadderOptions,
+    cases: CaseOptions,
+    known: Relaxation,
+    found: Bounds,
+    deadline: float | None,
 ) -> Bounds:
     """Case distinctions tighten all boxes, each time further, while that promises something and there is time.
 
-    After each pass the property's rows are bounded, and then with cuts. Unless told to go the whole way it ends with
-    the first bounds that prove the property.
+    After each pass the property's rows are bounded without cuts, then with them.
+
+    Args:
+        found: over the boxes that are known.
     """
-    graph, region, joint = problem.graph, problem.region, options.joint
-
-    def ended() -> bool:
-        return not options.joint_final.whole and bool(proved(problem, found).all())
-
-    found, took = climb(problem, known, options.final, deadline), 0.0
-    worth = None if ended() else worth_of(graph, region, known, problem.rows, found.dual, deadline)
-    if worth is None:
-        return found
-    for passes in cases.passes:
-        before, began = found, monotonic()
+    graph, region, joint, took, best = problem.graph, problem.region, options.joint, 0.0, found
+    worth = worth_of(graph, region, known, problem.rows, found.dual, deadline)
+    for passes in cases.passes if worth is not None else ():
+        before, began = best, monotonic()
         if took and deadline is not None and began + TIMES_LEFT * took > deadline:
             break
+        assert worth is not None
         tighten = by_cases(graph, region, cases, known, replace(worth, passes=passes), joint.kept, deadline)
         known = relax_network(graph, region, tighten)
         took = monotonic() - began
         for join in (None, join_groups(graph, region, joint, deadline)):
             relaxation = known if join is None else relax_network(graph, region, standing(known), join)
             found = climb(problem, relaxation, options.joint_final, deadline, DualPoint(found.dual.weights))
-            if ended():
-                return found
-        now, then = (problem.rows.margins(bounds.lower).amin(1) for bounds in (found, before))
+            found = found if relaxation.cuts else _with_cases(problem, found, options, cases, deadline)
+            best = _tighter(problem, best, found)
+            if _ended(problem, best, options):
+                return best
+        now, then = (problem.rows.margins(bounds.lower).amin(1) for bounds in (best, before))
         if not bool((TIMES_GAINED * (now - then) >= now.abs()).any()):
             break
-    return found
+    return best
 
 
-def _tightened_by_cases(graph: Graph) -> bool:
-    """Not behind convolutions, where a neuron has many inputs: there cases take long and close little."""
-    return any(map(can_be_split, graph.nodes)) and not any(node.op in CONVOLUTIONS for node in graph.nodes)
+def _with_cases(
+    problem: Problem, found: Bounds, options: LadderOptions, cases: CaseOptions, deadline: float | None
+) -> Bounds:
+    """The bounds by trees that grow from those of an ascent without cuts, where these leave the property open."""
+    if _ended(problem, found, options):
+        return found
+    known, rows = (found.lower, found.dual), problem.rows
+    lower, trees = by_row_cases(problem.graph, problem.region, found.relaxation, rows, known, cases, deadline)
+    if not trees.splits:
+        return found
+    return replace(found, lower=lower, by_interval=found.by_interval & (lower <= found.lower), trees=trees)
+
+
+def _ended(problem: Problem, found: Bounds, options: LadderOptions) -> bool:
+    """Whether bounds prove every property, so that nothing tighter is wanted."""
+    if options.joint_final.whole or not bool((problem.rows.margins(found.lower) > 0).all()):
+        return False
+    return bool(proved(problem, found).all() or certify(problem, found, problem.in_float64)[2].all())
+
+
+def _tighter(problem: Problem, *found: Bounds) -> Bounds:
+    """Of bounds by several methods those that leave least to zero, and then those of the largest margins."""
+
+    def size(bounds: Bounds) -> tuple[float, float]:
+        least = problem.rows.margins(bounds.lower).amin(1)
+        return float(least.clamp(max=0).sum()), float(least.sum())
+
+    return max(found, key=size)
 
 
 def climb(
@@ -260,16 +307,13 @@ def allowance(problem: Problem, bounds: Bounds) -> Tensor:
     intervals = replace(bounds.relaxation, envelopes={})
     with torch.no_grad():
         flat = rounding_scale(graph, intervals, objective, DualPoint())
-        lines = flat if bounds.by_interval.all() else rounding_scale(graph, bounds.relaxation, objective, bounds.dual)
+        if bounds.by_interval.all():
+            lines = flat
+        elif bounds.trees is not None:
+            lines = case_scale(graph, problem.region, bounds.relaxation, objective, bounds.trees)
+        else:
+            lines = rounding_scale(graph, bounds.relaxation, objective, bounds.dual)
     return roundings(torch.where(bounds.by_interval, flat, lines))
-
-
-def roundings(size: Tensor) -> Tensor:
-    """What bounds may be off by whose terms have such absolute values in all: `ALLOWANCE_UNITS` roundings of these.
-
-    It is an estimate of the rounding error, generous but not proved.
-    """
-    return ALLOWANCE_UNITS * torch.finfo(size.dtype).eps * size
 
 
 def proved(problem: Problem, bounds: Bounds) -> Tensor:
@@ -309,9 +353,12 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     """
     dtype = problem.rows.objective.C.dtype
 
+    def cast_trees(trees: CasePoint) -> CasePoint:
+        return CasePoint(trees.splits, cast_point(trees.point, dtype))
+
     def cast_any(dual: AnyPoint) -> AnyPoint:
         if isinstance(dual, CasePoint):
-            return CasePoint(dual.splits, cast_point(dual.point, dtype))
+            return cast_trees(dual)
         return WindowPoint(cast_point(dual.point, dtype)) if isinstance(dual, WindowPoint) else cast_point(dual, dtype)
 
     steps = {
@@ -320,11 +367,12 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     graph, region = problem.graph, problem.region
     join = join_again(graph, region, evidence.relaxation.cuts)
     relaxation = relax_network(graph, region, by_steps(graph, region, steps), join, outward_in(graph))
-    dual = cast_point(evidence.dual, dtype)
-    lower = None
-    if evidence.relaxation.envelopes:
-        lower = lower_bound(problem.graph, problem.region, relaxation, problem.rows.objective, dual)
-    return with_intervals(problem, relaxation, lower, dual)
+    dual, trees, lower = cast_point(evidence.dual, dtype), evidence.trees and cast_trees(evidence.trees), None
+    if trees is not None:
+        lower = case_bounds(graph, region, relaxation, problem.rows.objective, trees)
+    elif evidence.relaxation.envelopes:
+        lower = lower_bound(graph, region, relaxation, problem.rows.objective, dual)
+    return replace(with_intervals(problem, relaxation, lower, dual), trees=trees)
 
 
 def cast_point(dual: DualPoint, dtype: torch.dtype) -> DualPoint:

@@ -18,6 +18,9 @@ from verifier.operators.table import OPERATORS
 from verifier.relaxations.envelope import Line
 from verifier.specs.box import Box, flat, flat_rows, magnitude
 
+#: a bound counts when it exceeds this many units of rounding of the sum of the absolute values of its terms
+ALLOWANCE_UNITS = 1024
+
 
 def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, dual: DualPoint) -> Tensor:
     """Sum of the absolute values of all products behind `lower_bound` at a dual point, (B, S).
@@ -51,6 +54,14 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
     if objective.offset is not None:
         terms.append(objective.offset.abs())
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+
+
+def roundings(size: Tensor) -> Tensor:
+    """What bounds may be off by whose terms have such absolute values in all: `ALLOWANCE_UNITS` roundings of these.
+
+    It is an estimate of the rounding error, generous but not proved.
+    """
+    return ALLOWANCE_UNITS * torch.finfo(size.dtype).eps * size
 
 
 def _steepness(node: Node) -> Tensor | float:

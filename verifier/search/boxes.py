@@ -10,8 +10,7 @@ from torch import Tensor
 
 from verifier.bounding.dual import DualPoint, Objective, Relaxation
 from verifier.bounding.intermediate import Steps, Tighten
-from verifier.bounding.ladder import roundings
-from verifier.bounding.rounding import rounding_scale
+from verifier.bounding.rounding import rounding_scale, roundings
 from verifier.graph.ir import Graph
 from verifier.operators.table import OPERATORS
 from verifier.specs.box import overlap

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from verifier.bounding.dual import DualPoint
-from verifier.bounding.ladder import Problem, roundings
+from verifier.bounding.ladder import Problem
+from verifier.bounding.rounding import roundings
 from verifier.graph.ir import Graph, Node
 from verifier.specs.box import flat, magnitude
 from verifier.specs.region import Box

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from verifier.bounding.ascent import ascend, below
-from verifier.bounding.cases import least_of, worse_half
 from verifier.bounding.dual import DualPoint, Objective
+from verifier.bounding.growth import least_of, worse_half
 from verifier.bounding.intermediate import unit_rows
 from verifier.bounding.ladder import Problem
 from verifier.bounding.rows import Rows
