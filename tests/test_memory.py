@@ -93,11 +93,15 @@ def test_other_errors_are_not_hidden(network, monkeypatch: pytest.MonkeyPatch):
         verifier.verify(network, around(0, 0.005), method="crown")
 
 
+#: what leaves most to the search
+QUICK = ("crown", "branch-and-bound")
+
+
 def test_a_store_without_room_is_said(network):
     """Half of the limit is for the store; its roots alone take more."""
-    whole = verifier.verify(network, around(3, 0.06), method="branch-and-bound")
+    whole = verifier.verify(network, around(3, 0.06), rungs=QUICK)
     assert isinstance(whole, verifier.Verified) and whole.subproblems > 0
-    verdict = verifier.verify(network, around(3, 0.06), method="branch-and-bound", memory=1_000)
+    verdict = verifier.verify(network, around(3, 0.06), rungs=QUICK, memory=1_000)
     assert isinstance(verdict, verifier.Undecided) and verdict.reason is Reason.MEMORY
 
 
@@ -112,5 +116,5 @@ def test_a_search_keeps_to_the_limit(root: Path):
 def test_subproblems_are_those_of_the_search(network):
     assert verifier.verify(network, around(0, 0.005)).subproblems == 0
     seen = []
-    verdict = verifier.verify(network, around(3, 0.06), method="branch-and-bound", watch=seen.append)
+    verdict = verifier.verify(network, around(3, 0.06), rungs=QUICK, watch=seen.append)
     assert seen and 0 < max(standing.subproblems for standing in seen) <= verdict.subproblems

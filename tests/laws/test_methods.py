@@ -16,7 +16,7 @@ import verifier
 from tests.laws.attacked import attacked_minimum
 from tests.laws.networks import Case, case
 from verifier.bounding.ascent import AscentOptions
-from verifier.bounding.cases import CaseOptions
+from verifier.bounding.cases import CaseOptions, case_bounds
 from verifier.bounding.dual import Objective, lower_bound
 from verifier.bounding.krelu import KReluOptions
 from verifier.bounding.ladder import Bounds, LadderOptions, Problem
@@ -77,6 +77,8 @@ def _assert_reported(problem: Problem, found: dict[str, Bounds]) -> None:
         again = lower_bound(graph, region, intervals, objective)
         if not bool(bounds.by_interval.all()):
             lines = lower_bound(graph, region, bounds.relaxation, objective, bounds.dual)
+            if bounds.trees is not None:
+                lines = case_bounds(graph, region, bounds.relaxation, objective, bounds.trees)
             again = torch.where(bounds.by_interval, again, lines)
         size = 1 + again.abs().max()
         assert bool(((again - bounds.lower).abs() <= ROUNDING * size).all()), name

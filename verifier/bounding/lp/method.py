@@ -59,8 +59,9 @@ def k_relu_lp(
         InputError: the network is too large.
     """
     require_size(problem.graph)
-    programs = replace(options, joint=replace(options.joint, kept=1.0))  # they take more of the time than an ascent
-    relaxation = k_relu(problem, programs, deadline).relaxation
+    cases = None if options.joint.cases is None else replace(options.joint.cases, leaves=0)  # no program knows trees
+    joint = replace(options.joint, cases=cases, kept=1.0)  # programs take more of the time than an ascent
+    relaxation = k_relu(problem, replace(options, joint=joint), deadline).relaxation
     return optimise(problem, relaxation, options.joint_final, deadline, make, options.tell)
 
 
