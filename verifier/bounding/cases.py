@@ -65,7 +65,7 @@ class CaseOptions:
     )
     chunk_bytes: int = _CHUNK_BYTES
     budget: int = 1 << 25
-    leaves: int = 4000
+    leaves: int = 2000
 
 
 @dataclass(frozen=True)
