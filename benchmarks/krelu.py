@@ -1,6 +1,6 @@
 """k-ReLU beside what is published: one hard query, and images verified on the networks of the k-ReLU papers.
 
-    python -m benchmarks.krelu [--images 20] [--methods crown,alpha-crown,triangle-lp,k-relu] [--out rows.jsonl]
+    python -m benchmarks.krelu [--images 20] [--methods crown,alpha-crown,k-relu] [--out rows.jsonl]
 
 The networks and radii are those of Singh et al. 2019 (NeurIPS) and Mueller et al. 2022 (POPL), the images the first of
 MNIST. A method verifies an image if `verifier.bounds` does. An image that CROWN verifies and one that an attack breaks

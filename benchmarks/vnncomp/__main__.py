@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=20.0, help="seconds for each query")
     parser.add_argument("--families", default=",".join(FAMILIES), help="comma-separated folders of the benchmarks")
     parser.add_argument("--stride", type=int, default=1, help="take every n-th query of a family")
+    parser.add_argument("--only", type=Path, metavar="FILE", help="CSV with names of files in columns onnx and vnnlib")
     parser.add_argument("--jobs", type=int, default=1, help="queries at a time; more than one makes times worse")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[3] / "shared" / "vnncomp")
     parser.add_argument("--out", type=Path, help="file of JSON lines to append to and to resume from")
@@ -39,7 +40,7 @@ def main() -> None:
     threads = ("--threads", "1") if options.jobs > 1 else ()
     engine, peers = Engine((*options.arguments, *threads)), [Peer.parse(text) for text in options.peer]
     tools: dict[str, Tool] = {engine.name: engine} | {peer.name: peer for peer in peers}
-    instances = read_instances(options.data, tuple(options.families.split(",")), options.stride)
+    instances = read_instances(options.data, tuple(options.families.split(",")), options.stride, options.only)
     rows = run_all(instances, tools, options.timeout, options.jobs, options.out)
     console = Console(width=140)
     found = list(track(rows, "queries", total=len(instances) * len(tools), console=console))

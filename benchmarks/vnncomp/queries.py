@@ -32,23 +32,32 @@ class Instance:
         return f"{self.family}/{self.network.name}/{self.spec.name}"
 
 
-def read_instances(folder: Path, families: tuple[str, ...], stride: int) -> list[Instance]:
+def read_instances(
+    folder: Path, families: tuple[str, ...], stride: int = 1, only: Path | None = None
+) -> list[Instance]:
     """Every `stride`-th query of each family's ``instances.csv``, in order.
 
+    Args:
+        only: a CSV file with names of networks and specifications in columns ``onnx`` and ``vnnlib``: no others.
+
     Raises:
-        SystemExit: a family has no folder; names it.
+        SystemExit: a family has no folder, or there is no such file; names it.
     """
+    wanted = None if only is None else {(row["onnx"], row["vnnlib"]) for row in _table(only)}
     instances = []
     for family in families:
-        table = folder / family / "instances.csv"
-        if not table.exists():
-            raise SystemExit(f"{table}: not found; give the folder of the benchmarks with --data")
-        with table.open() as file:
-            rows = list(csv.DictReader(file))[::stride]
-        for row in rows:
-            network, spec = (_file(folder / family / row[key]) for key in ("onnx", "vnnlib"))
-            instances.append(Instance(family, network, spec, row["expected"]))
+        for row in _table(folder / family / "instances.csv")[::stride]:
+            if wanted is None or tuple(Path(row[key]).name for key in ("onnx", "vnnlib")) in wanted:
+                network, spec = (_file(folder / family / row[key]) for key in ("onnx", "vnnlib"))
+                instances.append(Instance(family, network, spec, row["expected"]))
     return instances
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        raise SystemExit(f"{path}: not found; give the folder of the benchmarks with --data, a list with --only")
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 def _file(path: Path) -> Path:

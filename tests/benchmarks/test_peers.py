@@ -53,6 +53,14 @@ def instances(data: Path, monkeypatch: pytest.MonkeyPatch) -> list[Instance]:
     return read_instances(data, ("family",), 1)
 
 
+def test_a_list_of_names_picks_queries(data: Path, tmp_path: Path):
+    names = tmp_path / "names.csv"
+    names.write_text(f"tool,onnx,vnnlib\nany,{NETWORK.name},broken.vnnlib\nother,{NETWORK.name},none.vnnlib\n")
+    assert [one.expected for one in read_instances(data, ("family",), only=names)] == ["sat"]
+    with pytest.raises(SystemExit, match="missing.csv: not found"):
+        read_instances(data, ("family",), only=tmp_path / "missing.csv")
+
+
 def rows_of(instances: list[Instance], *peers: Peer, out: Path | None = None) -> list[Row]:
     return list(run_all(instances, {one.name: one for one in peers}, TIMEOUT, 1, out))
 
