@@ -180,7 +180,7 @@ def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = No
         known = options.relax(problem, by_dual(graph, region, options.intermediate, deadline, known))
     found = None
     if cases is not None and known is not None:
-        found = _with_cases(problem, climb(problem, known, options.final, deadline), options, cases, deadline)
+        found = _with_cases(problem, climb(problem, known, options.final, deadline), cases, deadline)
         if _ended(problem, found, options):
             return found
         if dense and climbed(known):
@@ -208,18 +208,19 @@ def _by_passes(
     """
     graph, region, joint, took, best = problem.graph, problem.region, options.joint, 0.0, found
     worth = worth_of(graph, region, known, problem.rows, found.dual, deadline)
-    for passes in cases.passes if worth is not None else ():
+    if worth is None:
+        return found
+    for passes in cases.passes:
         before, began = best, monotonic()
         if took and deadline is not None and began + TIMES_LEFT * took > deadline:
             break
-        assert worth is not None
         tighten = by_cases(graph, region, cases, known, replace(worth, passes=passes), joint.kept, deadline)
         known = relax_network(graph, region, tighten)
         took = monotonic() - began
         for join in (None, join_groups(graph, region, joint, deadline)):
             relaxation = known if join is None else relax_network(graph, region, standing(known), join)
             found = climb(problem, relaxation, options.joint_final, deadline, DualPoint(found.dual.weights))
-            found = found if relaxation.cuts else _with_cases(problem, found, options, cases, deadline)
+            found = found if relaxation.cuts else _with_cases(problem, found, cases, deadline)
             best = _tighter(problem, best, found)
             if _ended(problem, best, options):
                 return best
@@ -229,12 +230,8 @@ def _by_passes(
     return best
 
 
-def _with_cases(
-    problem: Problem, found: Bounds, options: LadderOptions, cases: CaseOptions, deadline: float | None
-) -> Bounds:
-    """The bounds by trees that grow from those of an ascent without cuts, where these leave the property open."""
-    if _ended(problem, found, options):
-        return found
+def _with_cases(problem: Problem, found: Bounds, cases: CaseOptions, deadline: float | None) -> Bounds:
+    """The bounds by trees that grow from those of an ascent without cuts, on the rows that these leave open."""
     known, rows = (found.lower, found.dual), problem.rows
     lower, trees = by_row_cases(problem.graph, problem.region, found.relaxation, rows, known, cases, deadline)
     if not trees.splits:
