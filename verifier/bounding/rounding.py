@@ -6,12 +6,14 @@ values, however small the sum itself (Higham 2002, Accuracy and Stability of Num
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from verifier.bounding.dual import DualPoint, Objective, Relaxation, linear_bound
+from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, linear_bound
 from verifier.bounding.relax import relax
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
@@ -23,29 +25,54 @@ ALLOWANCE_UNITS = 1024
 
 
 def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, dual: DualPoint) -> Tensor:
-    """Sum of the absolute values of all products behind `lower_bound` at a dual point, (B, S).
+    """Sum of the absolute values of all products behind `lower_bound` at a dual point, (B, S)."""
+    return bound_with_scale(graph, relaxation, objective, dual)[1]
+
+
+def bound_with_scale(
+    graph: Graph,
+    relaxation: Relaxation,
+    objective: Objective,
+    dual: DualPoint,
+    known: Mapping[str, Tensor] = MappingProxyType({}),
+    watch: Callable[[Node, Tensor], None] | None = None,
+) -> tuple[LinearBound, Tensor]:
+    """Linear bounds at a dual point, and the sum of the absolute values of all products behind them, (B, S).
 
     Every operator that was passed contributes what it added up, with its inputs as large as their boxes allow.
     The boxes of activations' inputs carry rounding errors of their own, of the size of what those inputs add up.
     It is an estimate of first order: errors of boxes that pass from layer to layer are not followed.
+
+    Args:
+        known: such sums (B, *X) of nodes, in place of what all affine operators contribute.
+        watch: as of `linear_bound`.
     """
     blurred: dict[str, Tensor] = {}  # coefficients on inputs of activations through errors of their boxes
     terms: list[Tensor] = []
 
-    def watch(node: Node, A: Tensor) -> None:
+    def affine(node: Node, size: Tensor) -> None:
+        if node.name in known:
+            terms.append(_weighted(size, known[node.name]))
+        elif not known:
+            terms.append(_affine_terms(graph, relaxation, node, size))
+
+    def note(node: Node, A: Tensor) -> None:
         size = A.abs()
+        if watch is not None:
+            watch(node, A)
         if OPERATORS[node.op].adjoint is None:
             source, size = node.inputs[0], size * _steepness(node)
             blurred[source] = blurred[source] + size if source in blurred else size
             terms.append(_line_terms(graph, relaxation, dual, node, A))
         else:
-            terms.append(_affine_terms(graph, relaxation, node, size + blurred.pop(node.name, 0)))
+            affine(node, size + blurred.pop(node.name, 0))
 
-    linear = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, watch, relaxation.cuts)
+    linear = linear_bound(graph, relaxation.envelopes, objective, dual, relaxation.splits, note, relaxation.cuts)
     for node in graph.nodes:
         if node.name in blurred and node.op != "input" and OPERATORS[node.op].adjoint is not None:
-            terms.append(_affine_terms(graph, relaxation, node, blurred[node.name]))
-    terms += [_inner(A.abs(), relaxation.boxes[name]) for name, A in linear.A.items()]
+            affine(node, blurred[node.name])
+    if not known:
+        terms += [_inner(A.abs(), relaxation.boxes[name]) for name, A in linear.A.items()]
     # what splits add up, multipliers times values and times points, which lie in the boxes
     terms += [2 * _inner(size, relaxation.boxes[name]) for name, size in dual.multipliers.items()]
     for name, size in dual.cut_multipliers.items():
@@ -53,7 +80,7 @@ def rounding_scale(graph: Graph, relaxation: Relaxation, objective: Objective, d
             terms.append(_cut_terms(graph, relaxation, name, size))
     if objective.offset is not None:
         terms.append(objective.offset.abs())
-    return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+    return linear, torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
 
 def roundings(size: Tensor) -> Tensor:
@@ -71,7 +98,12 @@ def _steepness(node: Node) -> Tensor | float:
 
 def _inner(A: Tensor, box: Box) -> Tensor:
     """``<A, |x|>`` (B, S) at its largest over a box."""
-    return flat_rows(A * magnitude(box).unsqueeze(1)).sum(2)
+    return _weighted(A, magnitude(box))
+
+
+def _weighted(A: Tensor, size: Tensor) -> Tensor:
+    """``<A, size>`` (B, S) for coefficients (B, S, *X) and sizes (B, *X)."""
+    return flat_rows(A * size.unsqueeze(1)).sum(2)
 
 
 def _cut_terms(graph: Graph, relaxation: Relaxation, name: str, multipliers: Tensor) -> Tensor:

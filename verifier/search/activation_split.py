@@ -13,8 +13,10 @@ from verifier.bounding.ascent import ascend
 from verifier.bounding.dual import DualPoint, LinearBound
 from verifier.bounding.ladder import Bounds, Problem, allowance, reevaluate
 from verifier.errors import out_of_memory
-from verifier.search.boxes import in_working, slack
+from verifier.operators.evaluate import place
+from verifier.search.boxes import in_working
 from verifier.search.branching import Splits, at_kinks, choose, halves, scores, split_points, splits
+from verifier.search.condensed import condensed
 from verifier.search.inactive import Remaining
 from verifier.search.joint import Joint, find_cuts
 from verifier.search.ledger import Ledger
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 FAR = 0.25
 #: relaxations that cost less than this share of the bound tell nothing about where to split
 BLIND = 1e-3
+#: subproblems of undecided neurons alone that a step takes at least: products of small matrices want many
+MANY = 256
 
 
 class ActivationSplit:
@@ -88,6 +92,21 @@ class ActivationSplit:
         self.frame, self.exact = frame, in_float64
         self._leaves: Leaves | None = None
         self._narrowing: Narrowing | None = None
+        self._condense()
+
+    def _condense(self) -> None:
+        """Search the undecided neurons alone, where that is less work."""
+        most, frame = self.options.condense, self.frame
+        self._certain = self.exact
+        small = None if most is None else condensed(self.exact, most)
+        if small is not None:
+            like = frame.problem.rows.objective.C
+            cuts = {name: cut.to(like.dtype) for name, cut in small.cuts.items()}
+            graph = place(small.problem.graph, like.dtype, like.device)
+            objective = replace(frame.problem.rows.objective, node=graph.output)
+            problem = replace(frame.problem, graph=graph, rows=replace(frame.problem.rows, objective=objective))
+            self.frame, self._certain = small.in_precision(problem, cuts), small
+            self.ledger.size = max(self.ledger.size, MANY)
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
@@ -238,10 +257,8 @@ class ActivationSplit:
 
     def _proved(self, batch: Batch) -> Tensor:
         """(N,) whether the subproblems' own dual points close them in float64, beyond its rounding errors."""
-        view = self.exact.view(in_precision(batch, torch.float64))
-        rows = self.exact.bound(view)[1]
-        allowed = slack(self.exact.problem.graph, view.relaxation, view.objective, view.dual)
-        return (rows - allowed > 0).any(1)
+        view = self._certain.view(in_precision(batch, torch.float64))
+        return (self._certain.certain(view) > 0).any(1)
 
     def _minimisers(self, linear: LinearBound, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Replay the points that minimise the linear bounds (for boxes, corners); returns `Frame.evaluate_within`."""

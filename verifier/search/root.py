@@ -21,7 +21,7 @@ from verifier.bounding.intermediate import unit_rows
 from verifier.bounding.ladder import Problem
 from verifier.bounding.rows import Rows
 from verifier.operators.table import OPERATORS
-from verifier.search.boxes import in_working, slack
+from verifier.search.boxes import in_working
 from verifier.search.branching import at_kinks, halves, scores, split_points, splits
 from verifier.search.result import RootOptions
 from verifier.search.subproblem import Batch, Frame, Piece, in_precision, joined, parts_of, pieces, select
@@ -151,13 +151,11 @@ class Trees:
     def _proved(self, leaves: Batch, size: int, until: float) -> Box:
         """The box that the leaves' dual points prove in float64, beyond its rounding errors; the old one where the
         time does not suffice for that."""
-        graph, bounds = self.exact.problem.graph, []
+        bounds = []
         for part in parts_of(leaves, size):
             if monotonic() >= until:
                 return self.box
-            view = self.exact.view(in_precision(part, torch.float64))
-            rows = self.exact.bound(view)[1]
-            bounds.append((rows - slack(graph, view.relaxation, view.objective, view.dual))[:, 0])
+            bounds.append(self.exact.certain(self.exact.view(in_precision(part, torch.float64)))[:, 0])
         least = torch.cat(bounds).nan_to_num(-torch.inf, torch.inf, -torch.inf)
         return self._cut(self._least(least, self._tree(leaves)))
 

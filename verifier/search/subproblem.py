@@ -16,6 +16,7 @@ from torch import Tensor
 
 from verifier.bounding.dual import DualPoint, LinearBound, Objective, Relaxation, Split, linear_bound
 from verifier.bounding.ladder import Problem
+from verifier.bounding.rounding import bound_with_scale, roundings
 from verifier.graph.ir import Node
 from verifier.operators.table import OPERATORS
 from verifier.relaxations.cuts import Cuts
@@ -81,12 +82,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class View:
-    """A batch of subproblems as arguments of the dual function."""
+    """A batch of subproblems as arguments of the dual function.
+
+    Args:
+        scales: as of `Frame`, of each subproblem.
+    """
 
     region: Region
     relaxation: Relaxation
     objective: Objective
     dual: DualPoint
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def pieces(problem: Problem, boxes: Mapping[str, Box]) -> tuple[Piece, ...]:
@@ -112,6 +118,8 @@ class Frame:
         pieces: see `Piece`.
         rows, valid: (B, P, S) which of the problem's rows are those of each polytope, and whether there is such a row.
         cuts: of activations; they hold in every subproblem.
+        scales: (B, *X) what rounding errors of some nodes are measured by, in place of what lies behind them (see
+            `bound_with_scale`).
     """
 
     problem: Problem
@@ -120,6 +128,7 @@ class Frame:
     rows: Tensor
     valid: Tensor
     cuts: Mapping[str, Cuts] = field(default_factory=dict)
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem, boxes: Mapping[str, Box], cuts: Mapping[str, Cuts] = MappingProxyType({})) -> Frame:
@@ -135,7 +144,7 @@ class Frame:
         return cls(problem, boxes, pieces(problem, boxes), chosen, valid, cuts)
 
     def in_precision(self, problem: Problem, cuts: Mapping[str, Cuts] = MappingProxyType({})) -> Frame:
-        """The same frame for the problem in another precision that holds the numbers of this one.
+        """The same frame for the problem in another precision that holds the boxes of this one.
 
         Args:
             cuts: the frame's in that precision.
@@ -227,12 +236,14 @@ class Frame:
                 at = self.spread_piece(point, piece) if bool(point.any()) else None
                 splits[piece.source] = Split(dense, at)
                 multipliers[piece.source] = self._spread(batch["multiplier"], piece, shape)
-        boxes, cuts = self.boxes, self.cuts
+        boxes, cuts, scales = self.boxes, self.cuts, self.scales
         if self.problem.region.batch > 1:
             boxes = {name: box.select(owner) for name, box in boxes.items()}
             cuts = {name: cut.select(owner) for name, cut in cuts.items()}
+            scales = {name: scale[owner] for name, scale in scales.items()}
         relaxation = Relaxation(boxes, envelopes, splits=splits, cuts=cuts)
-        return View(region, relaxation, objective, DualPoint(weights, multipliers, self._cut_multipliers(batch)))
+        dual = DualPoint(weights, multipliers, self._cut_multipliers(batch))
+        return View(region, relaxation, objective, dual, scales)
 
     def absorb(self, batch: Batch, dual: DualPoint) -> None:
         """Write a dual point back into the fields of its subproblems."""
@@ -273,6 +284,12 @@ class Frame:
         splits, cuts = relaxation.splits, relaxation.cuts
         linear = linear_bound(graph, relaxation.envelopes, view.objective, view.dual, splits, note, cuts)
         return linear, linear.constant + view.region.minimum(linear.A[graph.input])
+
+    def certain(self, view: View) -> Tensor:
+        """What the bounds at the view's own dual point come to beyond rounding errors, (N, S); in float64."""
+        graph = self.problem.graph
+        linear, scale = bound_with_scale(graph, view.relaxation, view.objective, view.dual, view.scales)
+        return linear.constant + view.region.minimum(linear.A[graph.input]) - roundings(scale)
 
     def _gather(self, values: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([flat(values[piece.source])[:, piece.index] for piece in self.pieces], 1)
