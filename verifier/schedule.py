@@ -41,8 +41,6 @@ LARGE_STEPS = (
     AscentOptions(iterations=3, step=0.1, decay=0.6, multiplier_step=0.3, cut_step=0.01),
     AscentOptions(iterations=4, step=0.03, decay=0.7, multiplier_step=0.03, cut_step=0.003),
 )
-#: behind convolutions, multiply-adds of dense products that take as long as one of the network
-CONDENSED = 12.0
 #: multiply-adds from which on affine forms take the place of bounding every neuron by the dual function
 FORMS_FROM = 1_000_000
 #: rungs that take their time where there are convolutions and few inputs, and find less than the search's first step
@@ -152,7 +150,7 @@ def worthwhile_search(options: SearchOptions, graph: Graph, few_inputs: bool) ->
     if not convolutional(graph):
         return options
     options = replace(
-        options, root=None, narrowing=None, joint=JointOptions(), branches=2, stages=LARGE_STEPS, condense=CONDENSED
+        options, root=None, narrowing=None, joint=JointOptions(), branches=4, stages=LARGE_STEPS, condense=1.0
     )
     if by_forms(graph, few_inputs, options.splitting):
         return replace(options, forms=True, splitting="input")

@@ -154,7 +154,7 @@ def test_without_undecided_neurons_nothing_is_condensed():
 
 def test_large_ones_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch):
     frame = _frame("cnn", 0, 0.8)
-    assert condensed(frame, 1e-3) is None
+    assert condensed(frame, 1e-6) is None
     assert condensed(frame, ALWAYS) is not None
     monkeypatch.setattr(module, "MOST_WORK", 1)
     assert condensed(frame, ALWAYS) is None

@@ -24,6 +24,8 @@ from verifier.search.subproblem import Frame
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box
 
+#: what convolutions take in the time of a multiply-add of dense products: one of theirs, and an entry of an activation
+CONVOLVED, ENTRY = 2.75, 550.0
 #: multiply-adds that finding the condensed network may take, some seconds
 MOST_WORK = 10**10
 #: memory that coefficients on the widest layer take meanwhile
@@ -69,7 +71,7 @@ def condensed(frame: Frame, most: float) -> Frame | None:
 
     Args:
         frame: in float64.
-        most: multiply-adds of the condensed network, at most, in multiples of the network's own.
+        most: time that the condensed network takes by estimate, at most, in multiples of the network's own.
 
     Returns:
         None where the network has no undecided neurons or too many, or activations other than ReLUs that have their
@@ -78,7 +80,9 @@ def condensed(frame: Frame, most: float) -> Frame | None:
     problem = frame.problem
     layers = _layers(problem.graph, frame.boxes)
     own, count = multiply_adds(problem.graph), sum(len(layer.index) for layer in layers)
-    if count == 0 or count * own > MOST_WORK or _work(problem.graph, layers) > most * own:
+    entries = sum(torch.Size(problem.graph.shapes[layer.source]).numel() for layer in layers)
+    time = CONVOLVED * own + ENTRY * entries
+    if count == 0 or count * own > MOST_WORK or _work(problem.graph, layers) > most * time:
         return None
     envelopes = {layer.node.name: _decided(layer) for layer in layers if layer.node is not None}
     layers = [layer for layer in layers if len(layer.index)]

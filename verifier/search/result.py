@@ -123,8 +123,8 @@ class SearchOptions:
         root: how the boxes of the root are tightened before activations are split; None for not at all.
         narrowing: how the boxes of subproblems are tightened that stay open for long; None for not at all.
         joint: which cuts the subproblems share, in place of `narrowing`; None for no cuts.
-        condense: where the undecided neurons alone take at most so many times the multiply-adds of the network, the
-            search knows nothing else; None for never. Not together with `narrowing`.
+        condense: where the undecided neurons alone take at most so many times as long as the network, the search knows
+            nothing else; None for never. Not together with `narrowing`.
     """
 
     memory: int = 4 << 30
