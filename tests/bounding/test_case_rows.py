@@ -91,6 +91,8 @@ def test_no_tree_claims_more_than_samples_allow_whatever_its_leaves_hold(kind: s
     tampered = CasePoint(trees.splits, DualPoint(weights, multipliers))
     objective = rows.objective
     assert bool((case_bounds(laws.graph, laws.region, found.relaxation, objective, tampered) <= least).all())
+    again = case_bounds(laws.graph, laws.region, found.relaxation, rows.objective, trees)
+    torch.testing.assert_close(torch.where(found.by_interval, torch.maximum(again, found.lower), again), lower)
 
 
 def test_evidence_gives_the_bounds_again_and_its_leaves_the_allowance():

@@ -67,7 +67,23 @@ def test_trees_hold_and_are_no_looser_than_their_roots(name: str, kind: str, see
     bound, point = distinguish(graph, region, relaxation, objective, known, OPTIONS)
     assert bool((bound <= least + SLACK).all())
     again = case_bounds(graph, region, relaxation, objective, point)
-    torch.testing.assert_close(torch.maximum(again, known[0]), torch.maximum(bound, known[0]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(again, bound, rtol=1e-9, atol=1e-9)
+    assert bool((bound >= known[0]).all())
+
+
+def test_trees_that_end_below_their_roots_are_the_roots_again_and_leave_the_others_as_they_are():
+    problem = case("mlp", "box", 2, radius=0.5)
+    graph, region, objective = problem.graph, problem.region, _outputs(problem.graph, 2)
+    relaxation = _relaxation(graph, region)
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=10))
+    still = replace(OPTIONS, rounds=2, ascent=AscentOptions(iterations=0))  # multipliers of splits stay at zero
+    bound, point = distinguish(graph, region, relaxation, objective, known, still)
+    gained = bound > known[0]
+    assert bool(gained.any()) and bool((bound[~gained] == known[0][~gained]).all())
+    torch.testing.assert_close(case_bounds(graph, region, relaxation, objective, point), bound, rtol=1e-9, atol=1e-9)
+    grown = {int(i) for slots, _ in point.splits for i in slots if i < gained.numel()}
+    assert grown <= set(gained.flatten().nonzero()[:, 0].tolist())
+    assert int((~gained & (known[0] <= 0)).sum()) > 0
 
 
 def test_a_network_of_which_no_neuron_can_be_split_keeps_its_roots():

@@ -46,4 +46,4 @@ def by_row_cases(
     roots = torch.where(nearest, lower - spare, torch.inf), dual
     aim = Objective(objective.node, objective.C, offset)
     bound, trees = distinguish(graph, region, relaxation, aim, roots, options, deadline, within(options.leaves))
-    return torch.where(nearest, torch.maximum(bound + spare, lower), lower), trees
+    return torch.where(bound > roots[0], bound + spare, lower), trees

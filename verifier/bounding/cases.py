@@ -69,6 +69,10 @@ class CaseOptions:
 
 
 @dataclass(frozen=True)
+#: splits of trees round by round, as `CasePoint` has them
+Rounds = tuple[tuple[Tensor, Tensor], ...]
+
+
 class _Leaves:
     """Leaves of trees: their rows (L,), counted through the batch; what each says of the K neurons, int8 (L, K): 1 or
     -1 for the side of the kink, 0 for either; bounds (L,); and dual points (L, 1, *X)."""
@@ -106,16 +110,18 @@ def distinguish(
     """Bounds (B, S) of an objective's rows by trees of cases, and the trees.
 
     Args:
-        known: bounds (B, S) of the rows and dual points to begin with: the roots. A row above zero stays one.
+        known: bounds (B, S) of the rows and dual points to begin with: the roots. A row above zero stays one, and so
+            does one whose tree gains nothing.
         deadline: `time.monotonic` value after which no tree grows any further.
         pays: which trees grow on; None lets all of them grow.
     """
     bound, dual = known
     frame = _Frame.of(graph, region, relaxation, objective)
-    leaves, rounds = frame.roots(bound, dual), []
+    roots, rounds = frame.roots(bound, dual), []
+    leaves = roots
     size = max(1, options.chunk_bytes // (frame.width() * bound.element_size()))
     workers = Workers.on(bound.device)
-    growth = Growth.of(bound.flatten())
+    growth = Growth.of(roots.bound)
     for _ in range(options.rounds if frame.nodes else 0):
         growing = growth.bound <= 0
         growing = growing if pays is None else growing & pays(growth)
@@ -133,7 +139,32 @@ def distinguish(
         rounds.append((slots, torch.cat([column for _, column, _ in parts])))
         leaves = leaves.grown(slots, [children for _, _, children in parts])
         growth = growth.after(leaves.bound, leaves.owner)
-    return growth.bound.reshape(bound.shape), CasePoint(tuple(rounds), leaves.dual)
+    gained = growth.bound > roots.bound
+    least = torch.where(gained, growth.bound, roots.bound)
+    return least.reshape(bound.shape), _grown_back(roots, leaves, tuple(rounds), gained)
+
+
+def _grown_back(roots: _Leaves, leaves: _Leaves, rounds: Rounds, gained: Tensor) -> CasePoint:
+    """The trees (N,) that gained something; of all others the roots alone.
+
+    A tree can end below its root: its leaves have lines of their own and multipliers that begin at zero. The bound is
+    then the root's, and the record has to give it.
+    """
+    count = len(roots.owner)
+    stays = gained[leaves.owner]
+    stays[:count] = True
+    place = stays.cumsum(0) - 1  # leaves keep their order, in which they were made
+    splits = []
+    for slots, column in rounds:
+        kept = gained[leaves.owner[slots]]
+        if bool(kept.any()):
+            splits.append((place[slots[kept]], column[kept]))
+
+    def put(grown: Tensor, root: Tensor) -> Tensor:
+        first = torch.where(gained.reshape(-1, *[1] * (root.dim() - 1)), grown[:count], root)
+        return torch.cat([first, grown[count:][stays[count:]]])
+
+    return CasePoint(tuple(splits), _zip(put, leaves.dual, roots.dual))
 
 
 def _split(
