@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.bounding.two_boxes import two_boxes
 from tests.laws.networks import case
+from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.case_rows import by_row_cases
 from verifier.bounding.cases import CaseOptions, case_bounds
 from verifier.bounding.dual import CasePoint, DualPoint
@@ -80,6 +81,8 @@ def test_no_tree_claims_more_than_samples_allow_whatever_its_leaves_hold(kind: s
     lower, trees = by_row_cases(laws.graph, laws.region, found.relaxation, rows, known, CaseOptions(rounds=4))
     least = _sampled(problem, 300) + SLACK
     assert bool((lower <= least).all()) and bool((lower >= found.lower - SLACK).all())
+    again = case_bounds(laws.graph, laws.region, found.relaxation, rows.objective, trees)
+    torch.testing.assert_close(torch.where(found.by_interval, torch.maximum(again, found.lower), again), lower)
     generator = torch.Generator().manual_seed(seed)
 
     def any_of(value: torch.Tensor | None, most: float) -> torch.Tensor | None:
@@ -91,8 +94,6 @@ def test_no_tree_claims_more_than_samples_allow_whatever_its_leaves_hold(kind: s
     tampered = CasePoint(trees.splits, DualPoint(weights, multipliers))
     objective = rows.objective
     assert bool((case_bounds(laws.graph, laws.region, found.relaxation, objective, tampered) <= least).all())
-    again = case_bounds(laws.graph, laws.region, found.relaxation, rows.objective, trees)
-    torch.testing.assert_close(torch.where(found.by_interval, torch.maximum(again, found.lower), again), lower)
 
 
 def test_evidence_gives_the_bounds_again_and_its_leaves_the_allowance():
@@ -163,3 +164,27 @@ def test_behind_convolutions_trees_come_before_cuts():
     hard = _above(problem, -(bounds.lower + lower) / 2)  # between what alpha-CROWN and what trees prove
     found = _k_relu(hard)
     assert found.trees is not None and not found.relaxation.cuts and bool((found.lower > 0).all())
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_what_is_known_may_be_intervals_alone(name: str):
+    laws = case(name, "box", 0, radius=0.5)
+    unit = np.eye(torch.Size(laws.graph.output_shape).numel())
+    prop = Property(laws.region.select(torch.tensor([0])), (Polytope(unit[:1] - unit[1:2], np.zeros(1)),))
+    problem = Problem(laws.graph, prop.region, stack_rows(laws.graph, [prop], torch.float64, "cpu"))
+    hard = _above(problem, 0.1 - _sampled(problem).amin())
+    known = METHODS["ibp"](hard, LadderOptions(), None).relaxation
+    assert not known.envelopes
+    found, alone = _k_relu(replace(hard, known=known), rounds=2), _k_relu(hard, rounds=2)
+    torch.testing.assert_close(found.lower, alone.lower)
+    args = hard.graph, hard.region, known, hard.rows, (-torch.ones_like(alone.lower), DualPoint())
+    lower, trees = by_row_cases(*args, CaseOptions(rounds=2))  # what the push does not reach is not split
+    assert not trees.splits and bool((lower == -1).all())
+
+
+def test_rows_that_share_their_weights_have_trees_too():
+    problem = two_boxes(thresholds=(0.0, 0.1, 0.2))
+    joint = KReluOptions(GroupOptions(least_area=0.0), cases=CaseOptions(rounds=2, passes=(1e3,)))
+    found = METHODS["k-relu"](problem, LadderOptions(final=AscentOptions(shared=True), joint=joint), None)
+    assert bool((found.lower <= _sampled(problem) + SLACK).all())
+    torch.testing.assert_close(reevaluate(problem, found).lower, found.lower, rtol=1e-9, atol=1e-9)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.bounding.two_boxes import two_boxes
 from tests.laws.networks import case, mlp
+from tests.operators.build import Builder
 from verifier.bounding import ascent, case_boxes, cases, intermediate, krelu, ladder, worth
 from verifier.bounding.ascent import AscentOptions, ascend
 from verifier.bounding.cases import CaseOptions, case_bounds, distinguish, numbers, pick_rows
@@ -84,6 +85,22 @@ def test_trees_that_end_below_their_roots_are_the_roots_again_and_leave_the_othe
     grown = {int(i) for slots, _ in point.splits for i in slots if i < gained.numel()}
     assert grown <= set(gained.flatten().nonzero()[:, 0].tolist())
     assert int((~gained & (known[0] <= 0)).sum()) > 0
+
+
+@pytest.mark.parametrize(
+    ("slope", "sign", "split"), [(2.0, 1, True), (2.0, -1, False), (1.0, 1, False), (1.0, -1, False), (0.5, -1, True)]
+)
+def test_what_is_split_is_what_the_lines_lose(slope: float, sign: int, split: bool):
+    b = Builder(1, 2)
+    x = b.add("linear", "x", weight=np.array([[1.0, 1.0], [1.0, -1.0]]), bias=np.array([0.1, -0.2]))
+    b.add("linear", b.relu(x, slope=slope), weight=sign * np.ones((1, 2)), bias=np.array([-0.1]))
+    graph, region = place(b.graph()), Box(-torch.ones(1, 1, 2).double(), torch.ones(1, 1, 2).double())
+    relaxation = _relaxation(graph, region)
+    objective = Objective(graph.output, torch.ones(1, 1, 1, 1).double())
+    known = ascend(graph, region, relaxation, objective, AscentOptions(iterations=20))
+    assert float(known[0]) < 0
+    bound, point = distinguish(graph, region, relaxation, objective, known, OPTIONS)
+    assert bool(point.splits) == split and bool((bound > known[0] + 0.01).all()) == split
 
 
 def test_a_network_of_which_no_neuron_can_be_split_keeps_its_roots():

@@ -62,7 +62,8 @@ def ascend(
 
     Args:
         watch: called with the gradient of every step, in the shape of a dual point.
-        start: where to begin: weights (B, S, *X) instead of CROWN's, multipliers instead of zero.
+        start: where to begin: weights (B, S, *X), or (B, 1, *X) for all rows, instead of CROWN's, and multipliers
+            instead of zero.
         done: called with the best bounds so far; True ends the ascent early.
         deadline: `time.monotonic` value after which no further step is started.
     """
@@ -183,7 +184,7 @@ def _start(graph: Graph, relaxation: Relaxation, objective: Objective, shared: b
 
     def spread(given: Tensor | None, default: Tensor | None) -> Tensor | None:
         if given is not None:
-            return given.detach().clone()
+            return given.detach().expand(-1, max(rows, given.shape[1]), *given.shape[2:]).clone()
         return None if default is None else default.unsqueeze(1).repeat(1, rows, *(1,) * (default.dim() - 1))
 
     weights = {}

@@ -35,6 +35,7 @@ from verifier.bounding.growth import Growth, Pays, least_of, worse_half
 from verifier.bounding.rounding import rounding_scale
 from verifier.graph.ir import Graph, Node
 from verifier.operators.table import OPERATORS
+from verifier.relaxations.envelope import Line
 from verifier.specs.box import flat, flat_rows
 from verifier.specs.region import Box, Region
 from verifier.workers import Workers, chunks_of
@@ -68,11 +69,11 @@ class CaseOptions:
     leaves: int = 2000
 
 
-@dataclass(frozen=True)
 #: splits of trees round by round, as `CasePoint` has them
 Rounds = tuple[tuple[Tensor, Tensor], ...]
 
 
+@dataclass(frozen=True)
 class _Leaves:
     """Leaves of trees: their rows (L,), counted through the batch; what each says of the K neurons, int8 (L, K): 1 or
     -1 for the side of the kink, 0 for either; bounds (L,); and dual points (L, 1, *X)."""
@@ -282,9 +283,13 @@ class _Frame:
         return max(prod(self.graph.shapes[name]) for name in ancestors(self.graph, self.objective.node))
 
     def roots(self, bound: Tensor, dual: DualPoint) -> _Leaves:
-        """One leaf for each row."""
+        """One leaf for each row; weights that rows share, (B, 1, *X), become each one's own."""
         count = bound.numel()
-        weights = _each(DualPoint(dual.weights), lambda t: t.flatten(0, 1).unsqueeze(1)).weights
+
+        def each_row(weight: Tensor) -> Tensor:
+            return weight.expand(*self.rows, *weight.shape[2:]).flatten(0, 1).unsqueeze(1)
+
+        weights = _each(DualPoint(dual.weights), each_row).weights
         multipliers = {
             node.inputs[0]: bound.new_zeros(count, 1, *self.graph.shapes[node.inputs[0]]) for node, _ in self.nodes
         }
@@ -323,7 +328,11 @@ class _Frame:
 
     @torch.no_grad()
     def choose(self, leaves: _Leaves) -> tuple[Tensor, Tensor]:
-        """For each leaf the neuron (L,) whose upper line costs most, and the indices of the leaves that have one."""
+        """For each leaf the neuron (L,) whose line costs most, and the indices of the leaves that have one.
+
+        BaBSR's score: the coefficient times what its line is off by at the kink, which a split takes away. Lines that
+        the push did not reach, behind an activation without an envelope, cost nothing.
+        """
         region, relaxation, objective = self.view(leaves)
         found: dict[str, Tensor] = {}
 
@@ -334,10 +343,14 @@ class _Frame:
         linear_bound(self.graph, relaxation.envelopes, objective, dual, relaxation.splits, watch)
         scores = []
         for node, start in self.nodes:
-            box, sign = relaxation.boxes[node.inputs[0]], flat(self._sign(leaves, node, start))
-            low, high = flat(box.lower), flat(box.upper)
-            area = torch.where((low < 0) & (high > 0), -low * high / (high - low), 0.0)
-            scores.append(found[node.name].clamp(max=0).neg() * area * (sign == 0))
+            sign, envelope = flat(self._sign(leaves, node, start)), relaxation.envelopes.get(node.name)
+            A = None if envelope is None else found.get(node.name)
+            if envelope is None or A is None:
+                scores.append(self.objective.C.new_zeros(sign.shape))
+                continue
+            low, high = dual.weights.get(node.name, (None, None))
+            below, above = _at_kink(envelope.lower.line(low)), _at_kink(envelope.upper.line(high))
+            scores.append((A.clamp(min=0) * below + A.clamp(max=0).neg() * above) * (sign == 0))
         score, column = torch.cat(scores, 1).max(1)
         return column, (score > 0).nonzero()[:, 0]
 
@@ -348,6 +361,12 @@ class _Frame:
         sign = torch.cat([sign.scatter(1, place, 1), sign.scatter(1, place, -1)])
         both = _each(leaves.dual, lambda t: torch.cat([t, t]))
         return _Leaves(leaves.owner.repeat(2), sign, leaves.bound.repeat(2), both)
+
+
+def _at_kink(line: Line) -> Tensor:
+    """How far a line (L, 1, *X) is off at a kink at zero, where the activation is zero, too: (L, n)."""
+    slope, intercept = line
+    return flat(torch.zeros_like(slope[:, 0]) if intercept is None else intercept[:, 0].abs())
 
 
 def _confined(box: Box, sign: Tensor) -> Box:

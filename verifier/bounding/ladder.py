@@ -176,7 +176,7 @@ def k_relu(problem: Problem, options: LadderOptions, deadline: float | None = No
     known = None if problem.known is None else without_cuts(problem.known)
     cases = joint.cases if options.over is None and any(map(can_be_split, graph.nodes)) else None
     dense = cases is not None and not any(node.op in CONVOLUTIONS for node in graph.nodes)
-    if options.over is None and (known is None or (dense and not climbed(known))):
+    if options.over is None and (known is None or not known.envelopes or (dense and not climbed(known))):
         known = options.relax(problem, by_dual(graph, region, options.intermediate, deadline, known))
     found = None
     if cases is not None and known is not None:
