@@ -146,6 +146,7 @@ def test_the_tighter_of_trees_and_cuts_is_the_result():
         (-1.0, 0.5, 40, True),
         (-1.0, 0.5, 50, False),
         (-1.0, 0.1, 40, False),
+        (-1.0, -0.01, 10**6, False),
     ],
 )
 def test_trees_grow_while_they_promise_to_reach_zero(bound: float, gain: float, count: int, expected: bool):

@@ -57,7 +57,7 @@ def within(leaves: int) -> Pays:
     """Trees that reach zero with so many leaves if they go on as in their last rounds; each adds half as many again."""
 
     def pays(growth: Growth) -> Tensor:
-        rounds = -growth.bound / growth.gain  # of which none gains anything: infinite
+        rounds = -growth.bound / growth.gain.clamp(min=0)  # of which none gains anything: infinite
         return growth.count * 1.5**rounds <= leaves
 
     return pays
