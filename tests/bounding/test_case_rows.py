@@ -189,3 +189,30 @@ def test_rows_that_share_their_weights_have_trees_too():
     found = METHODS["k-relu"](problem, LadderOptions(final=AscentOptions(shared=True), joint=joint), None)
     assert bool((found.lower <= _sampled(problem) + SLACK).all())
     torch.testing.assert_close(reevaluate(problem, found).lower, found.lower, rtol=1e-9, atol=1e-9)
+
+
+def test_dual_points_outside_their_ranges_are_taken_back_into_them():
+    problem = two_boxes()
+    hard = _above(problem, 0.3 - _sampled(problem))
+    least, generator = _sampled(hard), torch.Generator().manual_seed(0)
+
+    def beyond(dual: DualPoint, by: float) -> DualPoint:
+        def moved(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else value - by * torch.rand(value.shape, generator=generator).double()
+
+        weights = {name: (moved(low), moved(high)) for name, (low, high) in dual.weights.items()}
+        parts = ({n: moved(m) for n, m in some.items()} for some in (dual.multipliers, dual.cut_multipliers))
+        return DualPoint(weights, *parts)  # type: ignore[arg-type]
+
+    by_trees, by_cuts = _k_relu(hard, rounds=3), _k_relu(hard, leaves=0, passes=(1.0,))
+    assert by_trees.trees is not None and by_cuts.relaxation.cuts and by_cuts.dual.cut_multipliers
+    for by in (3.0, -3.0):
+        leaves = replace(by_trees.trees, point=beyond(by_trees.trees.point, by))
+        for tampered in (replace(by_trees, trees=leaves), replace(by_cuts, dual=beyond(by_cuts.dual, by))):
+            again = reevaluate(hard, tampered)
+            assert bool((again.lower <= least + SLACK).all())
+            points = [again.dual if again.trees is None else again.trees.point]
+            for weight in (w for point in points for pair in point.weights.values() for w in pair if w is not None):
+                assert bool(((weight >= 0) & (weight <= 1)).all())
+            for multiplier in (*points[0].multipliers.values(), *points[0].cut_multipliers.values()):
+                assert bool((multiplier >= 0).all())

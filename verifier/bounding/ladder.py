@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from types import MappingProxyType
 
@@ -36,6 +37,7 @@ from verifier.bounding.rows import Rows
 from verifier.bounding.worth import worth_of
 from verifier.graph.ir import Graph
 from verifier.operators import place
+from verifier.relaxations.cuts import JointBound
 from verifier.specs.region import Region
 
 #: operators behind which cases close little
@@ -351,12 +353,14 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     dtype = problem.rows.objective.C.dtype
 
     def cast_trees(trees: CasePoint) -> CasePoint:
-        return CasePoint(trees.splits, cast_point(trees.point, dtype))
+        return CasePoint(trees.splits, cast(trees.point))
 
     def cast_any(dual: AnyPoint) -> AnyPoint:
         if isinstance(dual, CasePoint):
             return cast_trees(dual)
-        return WindowPoint(cast_point(dual.point, dtype)) if isinstance(dual, WindowPoint) else cast_point(dual, dtype)
+        return WindowPoint(cast(dual.point)) if isinstance(dual, WindowPoint) else cast(dual)
+    cast = partial(cast_point, dtype=dtype, cuts=evidence.relaxation.cuts)
+
 
     steps = {
         name: tuple((rows, cast_any(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
@@ -364,7 +368,7 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     graph, region = problem.graph, problem.region
     join = join_again(graph, region, evidence.relaxation.cuts)
     relaxation = relax_network(graph, region, by_steps(graph, region, steps), join, outward_in(graph))
-    dual, trees, lower = cast_point(evidence.dual, dtype), evidence.trees and cast_trees(evidence.trees), None
+    dual, trees, lower = cast(evidence.dual), evidence.trees and cast_trees(evidence.trees), None
     if trees is not None:
         lower = case_bounds(graph, region, relaxation, problem.rows.objective, trees)
     elif evidence.relaxation.envelopes:
@@ -372,14 +376,17 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     return replace(with_intervals(problem, relaxation, lower, dual), trees=trees)
 
 
-def cast_point(dual: DualPoint, dtype: torch.dtype) -> DualPoint:
-    """A dual point in another precision."""
-    weights = {n: (_to(p[0], dtype), _to(p[1], dtype)) for n, p in dual.weights.items()}
-    multipliers, on_cuts = (
-        {n: m.to(dtype) for n, m in some.items()} for some in (dual.multipliers, dual.cut_multipliers)
-    )
+def cast_point(dual: DualPoint, dtype: torch.dtype, cuts: Mapping[str, JointBound]) -> DualPoint:
+    """A dual point in another precision, within the ranges where the dual function is a bound.
+
+
+    def weight(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.to(dtype).clamp(0, 1)
+
+    weights = {n: (weight(low), weight(high)) for n, (low, high) in dual.weights.items()}
+    multipliers = {n: m.to(dtype).clamp(min=0) for n, m in dual.multipliers.items()}
+    on_cuts = {n: m.to(dtype).clamp(min=cuts[n].least) for n, m in dual.cut_multipliers.items()}
     return DualPoint(weights, multipliers, on_cuts)
-
-
-def _to(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if weight is None else weight.to(dtype)
+    Args:
+        cuts: of activations, which know the least value of their multipliers.
+    """

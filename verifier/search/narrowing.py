@@ -116,7 +116,7 @@ class Narrowing:
         if not chosen.numel():
             return known
         both = torch.cat([chosen, chosen + rows.shape[1]], 1)
-        dual = cast_point(pick_rows(dual, both), torch.float64)
+        dual = cast_point(pick_rows(dual, both), torch.float64, relaxation.cuts)
         wide = in_precision(batch, torch.float64)
         view, relaxation, objective = self._posed(self.exact, piece, wide, rows.gather(1, chosen))
         graph = self.exact.problem.graph
