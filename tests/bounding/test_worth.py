@@ -26,7 +26,7 @@ def _found(problem: Problem):
 
 def _worth(problem: Problem) -> Worth:
     bounds = _found(problem)
-    worth = worth_of(problem.graph, problem.region, bounds.relaxation, problem.rows, bounds.dual)
+    worth = worth_of(problem.graph, problem.region, bounds.relaxation, problem.rows, (bounds.lower, bounds.dual))
     assert worth is not None
     return worth
 
@@ -35,7 +35,7 @@ def test_every_end_is_worth_what_its_move_gains_with_all_that_follows():
     problem = two_boxes()
     found = _found(problem)
     graph, region, known, rows = problem.graph, problem.region, found.relaxation, problem.rows
-    worth = worth_of(graph, region, known, rows, found.dual)
+    worth = worth_of(graph, region, known, rows, (found.lower, found.dual))
     assert worth is not None
     assert bool((rows.margins(found.lower) < 0).all())
 
@@ -71,6 +71,18 @@ def test_polytopes_that_are_missed_count_only_where_all_are():
     assert bool((missed.size > 0).all())
 
 
+def test_polytopes_that_the_bounds_miss_do_not_count_whatever_their_dual_point_says():
+    problem = two_boxes(thresholds=(0.0, 0.1))
+    bounds = _found(problem)
+    assert bool((bounds.lower < 0).all())
+    missed = bounds.lower.clone()
+    missed[:, 1] = 1.0  # by trees
+    args = problem.graph, problem.region, bounds.relaxation, problem.rows
+    worth, both = (worth_of(*args, (lower, bounds.dual)) for lower in (missed, bounds.lower))
+    assert worth is not None and both is not None
+    assert bool((worth.size < 0.9 * both.size).all()) and bool((worth.size > 0).all())
+
+
 def test_the_rate_is_what_the_passes_pay_for():
     worth = replace(_worth(two_boxes()), passes=600.0)
     (name, (low, high)), *_ = worth.ends.items()
@@ -84,7 +96,7 @@ def test_the_rate_is_what_the_passes_pay_for():
 def test_it_is_left_out_where_there_is_no_time():
     problem = two_boxes()
     bounds = _found(problem)
-    args = problem.graph, problem.region, bounds.relaxation, problem.rows, bounds.dual
+    args = problem.graph, problem.region, bounds.relaxation, problem.rows, (bounds.lower, bounds.dual)
     assert worth_of(*args, monotonic() - 1) is None and worth_of(*args, monotonic() + 60) is not None
 
 

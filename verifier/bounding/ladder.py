@@ -209,7 +209,7 @@ def _by_passes(
         found: over the boxes that are known.
     """
     graph, region, joint, took, best = problem.graph, problem.region, options.joint, 0.0, found
-    worth = worth_of(graph, region, known, problem.rows, found.dual, deadline)
+    worth = worth_of(graph, region, known, problem.rows, (found.lower, found.dual), deadline)
     if worth is None:
         return found
     for passes in cases.passes:

@@ -55,7 +55,7 @@ def worth_of(
     region: Region,
     relaxation: Relaxation,
     rows: Rows,
-    dual: DualPoint,
+    known: tuple[Tensor, DualPoint],
     deadline: float | None = None,
 ) -> Worth | None:
     """What the ends of all boxes are worth to those polytopes of each property that are not missed yet, or to the
@@ -64,13 +64,16 @@ def worth_of(
     Args:
         relaxation: with the steps behind its boxes, which are differentiated one by one from the last to the first, so
             that the coefficients of one are in memory at a time; of trees the steps that they began from are enough.
-        dual: of the property's rows.
+        known: bounds (B, S) of the property's rows, which say what is missed, and the dual point of their ascent.
         deadline: `time.monotonic` value.
     """
 
+    lower, dual = known
+    margins = rows.margins(lower)
+    counts = margins <= margins.amin(1, keepdim=True).clamp(min=0)
+
     def of_margins(now: Relaxation) -> Tensor:
-        margins = rows.margins(lower_bound(graph, region, now, rows.objective, dual))
-        return margins[margins <= margins.amin(1, keepdim=True).clamp(min=0)].sum()
+        return rows.margins(lower_bound(graph, region, now, rows.objective, dual))[counts].sum()
 
     slopes = _slopes(graph, relaxation, of_margins)
     for name in reversed(slopes):  # all that comes behind has been added up by then
