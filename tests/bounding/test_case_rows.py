@@ -16,10 +16,20 @@ from tests.laws.networks import case
 from verifier.bounding.ascent import AscentOptions
 from verifier.bounding.case_rows import by_row_cases
 from verifier.bounding.cases import CaseOptions, case_bounds
-from verifier.bounding.dual import CasePoint, DualPoint
+from verifier.bounding.dual import CasePoint, DualPoint, Relaxation
 from verifier.bounding.growth import Growth, within
 from verifier.bounding.krelu import KReluOptions
-from verifier.bounding.ladder import METHODS, Bounds, LadderOptions, Problem, allowance, certify, reevaluate
+from verifier.bounding.ladder import (
+    METHODS,
+    Bounds,
+    LadderOptions,
+    Problem,
+    _tighter,
+    allowance,
+    certify,
+    climb,
+    reevaluate,
+)
 from verifier.bounding.rows import Rows, stack_rows
 from verifier.operators import evaluate
 from verifier.relaxations.groups import GroupOptions
@@ -191,6 +201,15 @@ def test_rows_that_share_their_weights_have_trees_too():
     torch.testing.assert_close(reevaluate(problem, found).lower, found.lower, rtol=1e-9, atol=1e-9)
 
 
+def test_what_proves_more_properties_is_tighter_though_it_leaves_more_to_zero():
+    problem = two_boxes()
+    found = METHODS["crown"](problem, LadderOptions(), None)
+    by_trees, by_cuts = (
+        replace(found, lower=torch.tensor(lower).double().unsqueeze(1)) for lower in ([0.1, -9.0], [-1e-3, -1.0])
+    )
+    assert _tighter(problem, by_trees, by_cuts) is by_trees and _tighter(problem, by_cuts, by_trees) is by_trees
+
+
 def test_dual_points_outside_their_ranges_are_taken_back_into_them():
     problem = two_boxes()
     hard = _above(problem, 0.3 - _sampled(problem))
@@ -216,3 +235,17 @@ def test_dual_points_outside_their_ranges_are_taken_back_into_them():
                 assert bool(((weight >= 0) & (weight <= 1)).all())
             for multiplier in (*points[0].multipliers.values(), *points[0].cut_multipliers.values()):
                 assert bool((multiplier >= 0).all())
+
+
+def test_boxes_are_not_gone_through_twice_where_there_are_no_cuts(monkeypatch: pytest.MonkeyPatch):
+    bounded = []
+
+    def counted(problem: Problem, relaxation: Relaxation, *args) -> Bounds:
+        bounded.append(relaxation)
+        return climb(problem, relaxation, *args)
+
+    monkeypatch.setattr("verifier.bounding.ladder.climb", counted)
+    groups = GroupOptions(least_area=1e9)
+    joint = KReluOptions(groups, cases=CaseOptions(rounds=1, passes=(1.0,)))
+    METHODS["k-relu"](two_boxes(), LadderOptions(joint=joint), None)
+    assert len(bounded) == 2 and not any(relaxation.cuts for relaxation in bounded)  # before the pass and after it

@@ -221,6 +221,8 @@ def _by_passes(
         took = monotonic() - began
         for join in (None, join_groups(graph, region, joint, deadline)):
             relaxation = known if join is None else relax_network(graph, region, standing(known), join)
+            if join is not None and not relaxation.cuts:
+                break  # the same once more
             found = climb(problem, relaxation, options.joint_final, deadline, DualPoint(found.dual.weights))
             found = found if relaxation.cuts else _with_cases(problem, found, cases, deadline)
             best = _tighter(problem, best, found)
@@ -249,11 +251,16 @@ def _ended(problem: Problem, found: Bounds, options: LadderOptions) -> bool:
 
 
 def _tighter(problem: Problem, *found: Bounds) -> Bounds:
-    """Of bounds by several methods those that leave least to zero, and then those of the largest margins."""
+    """Of bounds by several methods those that prove most properties, then those that leave least to zero, and then
+    those of the largest margins.
 
-    def size(bounds: Bounds) -> tuple[float, float]:
+    All of a batch have one relaxation, so that bounds are taken as a whole: where each proves a property that the other
+    leaves open, one of these is lost.
+    """
+
+    def size(bounds: Bounds) -> tuple[int, float, float]:
         least = problem.rows.margins(bounds.lower).amin(1)
-        return float(least.clamp(max=0).sum()), float(least.sum())
+        return int((least > 0).sum()), float(least.clamp(max=0).sum()), float(least.sum())
 
     return max(found, key=size)
 
@@ -352,6 +359,8 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
     """
     dtype = problem.rows.objective.C.dtype
 
+    cast = partial(cast_point, dtype=dtype, cuts=evidence.relaxation.cuts)
+
     def cast_trees(trees: CasePoint) -> CasePoint:
         return CasePoint(trees.splits, cast(trees.point))
 
@@ -359,8 +368,6 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
         if isinstance(dual, CasePoint):
             return cast_trees(dual)
         return WindowPoint(cast(dual.point)) if isinstance(dual, WindowPoint) else cast(dual)
-    cast = partial(cast_point, dtype=dtype, cuts=evidence.relaxation.cuts)
-
 
     steps = {
         name: tuple((rows, cast_any(dual)) for rows, dual in taken) for name, taken in evidence.relaxation.steps.items()
@@ -379,6 +386,9 @@ def reevaluate(problem: Problem, evidence: Bounds) -> Bounds:
 def cast_point(dual: DualPoint, dtype: torch.dtype, cuts: Mapping[str, JointBound]) -> DualPoint:
     """A dual point in another precision, within the ranges where the dual function is a bound.
 
+    Args:
+        cuts: of activations, which know the least value of their multipliers.
+    """
 
     def weight(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.to(dtype).clamp(0, 1)
@@ -387,6 +397,3 @@ def cast_point(dual: DualPoint, dtype: torch.dtype, cuts: Mapping[str, JointBoun
     multipliers = {n: m.to(dtype).clamp(min=0) for n, m in dual.multipliers.items()}
     on_cuts = {n: m.to(dtype).clamp(min=cuts[n].least) for n, m in dual.cut_multipliers.items()}
     return DualPoint(weights, multipliers, on_cuts)
-    Args:
-        cuts: of activations, which know the least value of their multipliers.
-    """
