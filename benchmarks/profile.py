@@ -11,6 +11,7 @@ which no operator runs: Python and the dispatch of operators.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -31,6 +32,7 @@ from verifier.bounding.ladder import METHODS, LadderOptions, Problem  # noqa: E4
 from verifier.bounding.rows import stack_rows  # noqa: E402
 from verifier.operators import place  # noqa: E402
 from verifier.operators.tail import to_logits  # noqa: E402
+from verifier.schedule import worthwhile_search  # noqa: E402
 from verifier.search.branch_and_bound import Search  # noqa: E402
 from verifier.search.result import SearchOptions  # noqa: E402
 from verifier.specs.region import stack  # noqa: E402
@@ -77,7 +79,8 @@ def main() -> None:
 
 
 def search_of(instance: Instance) -> Search:
-    """The search that `verify` would start on a query's first property, after alpha-CROWN."""
+    """The search that `verify` would start on a query's first property, after alpha-CROWN; without what tightens boxes
+    at its root or finds cuts."""
     original = verifier.load(instance.network)
     graph, query = to_logits(original, resolve(verifier.read_vnnlib(instance.spec), original))
     properties = query.properties[:1]
@@ -88,7 +91,7 @@ def search_of(instance: Instance) -> Search:
 
     problem = posed(torch.float32)
     root = METHODS["alpha-crown"](problem, LadderOptions(), None)
-    options = SearchOptions(root=None)
+    options = replace(worthwhile_search(SearchOptions(), graph, few_inputs=False), root=None, joint=None)
     return Search(problem, posed(torch.float64), root, torch.ones(1, dtype=torch.bool), options, lambda *_: False)
 
 
