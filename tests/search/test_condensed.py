@@ -11,19 +11,30 @@ import torch
 
 from tests.laws.networks import NETWORKS
 from tests.operators.build import Builder
-from tests.search.cases import first_output_below, least_first_output, network, one_step, outcome, sampled_least, start
+from tests.search.cases import (
+    first_output_below,
+    least_first_output,
+    network,
+    one_step,
+    outcome,
+    problem,
+    sampled_least,
+    start,
+)
+from verifier.bounding.dual import DualPoint
 from verifier.bounding.interval import interval_relaxation
 from verifier.bounding.ladder import LadderOptions, Problem, crown
 from verifier.bounding.rounding import rounding_scale
 from verifier.bounding.rows import stack_rows
 from verifier.operators import evaluate, place
+from verifier.search import activation_split as search_module
 from verifier.search import condensed as module
 from verifier.search.activation_split import ActivationSplit
 from verifier.search.condensed import condensed
 from verifier.search.result import JointOptions, SearchOptions
 from verifier.search.subproblem import Frame, in_precision
 from verifier.specs.property import Property
-from verifier.specs.region import stack
+from verifier.specs.region import Box, stack
 
 ALWAYS = float("inf")
 OPTIONS = SearchOptions(root=None, narrowing=None, joint=JointOptions(after=0.0))
@@ -150,6 +161,89 @@ def test_other_activations_are_left_as_they_are(name: str):
 
 def test_without_undecided_neurons_nothing_is_condensed():
     assert condensed(_frame("cnn", 0, 1e-6), ALWAYS) is None
+
+
+@pytest.mark.parametrize("name", ["leaky", "cnn", "average pool", "upsampling"])
+def test_cuts_hold_where_boxes_have_decided_their_neurons_since(name: str):
+    """Boxes of half of the region, as a search's root can get by refining them after the cuts were made."""
+    for seed in range(8):
+        search = _search(name, seed, None)
+        search._refine(None)
+        if not search.exact.cuts:
+            continue
+        graph, box = network(name, seed)
+        half = replace(box, upper=(box.lower + box.upper) / 2)
+        posed = problem(graph, half, first_output_below(graph, 0.0))
+        frame = Frame.of(posed, crown(posed, LadderOptions()).relaxation.boxes, search.exact.cuts)
+        small = condensed(frame, ALWAYS)
+        if small is None:
+            assert not any(len(piece.index) for piece in frame.pieces)
+            continue
+        batch, generator = frame.roots(DualPoint()), torch.Generator().manual_seed(seed)
+        batch["cut"] = torch.rand(batch["cut"].shape, generator=generator, dtype=torch.float64)
+        bounds = [one.bound(one.view(batch))[1] for one in (small, frame)]
+        torch.testing.assert_close(*bounds, rtol=1e-9, atol=1e-9)
+
+
+def test_a_name_that_the_condensed_network_needs_leaves_it_as_it_is():
+    frame = _frame("mlp", 0, 0.8)
+    graph = frame.problem.graph
+    first = graph.nodes[1].name
+    called = {first: "condensed affine part"}
+    nodes = tuple(
+        replace(node, name=called.get(node.name, node.name), inputs=tuple(called.get(n, n) for n in node.inputs))
+        for node in graph.nodes
+    )
+    renamed = replace(graph, nodes=nodes, shapes={called.get(n, n): shape for n, shape in graph.shapes.items()})
+    boxes = {called.get(n, n): box for n, box in frame.boxes.items()}
+    assert condensed(frame, ALWAYS) is not None
+    assert condensed(Frame.of(replace(frame.problem, graph=renamed), boxes), ALWAYS) is None
+
+
+def test_an_activation_of_an_activation_is_left_as_it_is():
+    b = Builder(1, 3)
+    first = b.relu(b.add("linear", "x", weight=np.eye(3), bias=np.zeros(3)), slope=[-1.0, 0.1, -1.0])
+    b.add("linear", b.relu(first, slope=0.3), weight=np.ones((2, 3)), bias=np.zeros(2))
+    graph, one = b.graph(), torch.ones(1, 1, 3, dtype=torch.float64)
+    posed = problem(graph, Box(-one, one), first_output_below(graph, 0.0))
+    assert condensed(Frame.of(posed, crown(posed, LadderOptions()).relaxation.boxes), ALWAYS) is None
+
+
+def test_where_boxes_of_subproblems_are_narrowed_all_layers_stay():
+    graph, box = network("cnn", 0)
+    level, _ = sampled_least(graph, box, 0)
+    options = SearchOptions(root=None, condense=ALWAYS)
+    search = start("activation", graph, box, first_output_below(graph, level), options)
+    assert isinstance(search, ActivationSplit)
+    search.run(monotonic() + 1.0)
+    assert search._certain is search.exact
+    assert search.frame.problem.graph.output == graph.output
+
+
+def test_steps_are_as_large_as_each_network_wants_and_stay_small_where_memory_ran_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search_module, "MANY", 5000)
+    search = _search("cnn", 0, None)
+    over_all_layers = search.ledger.size
+    assert over_all_layers < 5000
+    search.options = replace(search.options, condense=ALWAYS)
+    search._begin()
+    assert search.ledger.size == 5000
+    search.options = replace(search.options, condense=None)
+    search._begin()
+    assert search.ledger.size == over_all_layers
+    search.ledger.size = 3  # as after memory ended
+    search.options = replace(search.options, condense=ALWAYS)
+    search._begin()
+    assert search.ledger.size == 3
+
+
+def test_without_memory_for_it_all_layers_stay(monkeypatch: pytest.MonkeyPatch):
+    def ended(frame: Frame, most: float) -> Frame:
+        raise MemoryError
+
+    monkeypatch.setattr(search_module, "condensed", ended)
+    search = _search("cnn", 0, ALWAYS)
+    assert search._certain is search.exact
 
 
 def test_large_ones_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch):

@@ -62,6 +62,7 @@ class ActivationSplit:
         widest = max(torch.Size(shape).numel() for shape in problem.graph.shapes.values())
         size = max(8, options.subproblem_bytes // (widest * problem.rows.objective.C.element_size()))
         self.ledger = Ledger.of(problem, wanted, size, options, replay, watch)
+        self._size = self._given = size  # over all layers, and what the ledger had last unless memory ran out
         self.options = options
         self._problems, self._dual, near = (problem, exact), root.dual, root.relaxation
         root = reevaluate(exact, root)  # in float64, over intervals that are rounded outward
@@ -95,18 +96,25 @@ class ActivationSplit:
         self._condense()
 
     def _condense(self) -> None:
-        """Search the undecided neurons alone, where that is less work."""
+        """Search the undecided neurons alone, where that is less work and there is memory for it."""
         most, frame = self.options.condense, self.frame
         self._certain = self.exact
-        small = None if most is None else condensed(self.exact, most)
-        if small is not None:
-            like = frame.problem.rows.objective.C
-            cuts = {name: cut.to(like.dtype) for name, cut in small.cuts.items()}
-            graph = place(small.problem.graph, like.dtype, like.device)
-            objective = replace(frame.problem.rows.objective, node=graph.output)
-            problem = replace(frame.problem, graph=graph, rows=replace(frame.problem.rows, objective=objective))
-            self.frame, self._certain = small.in_precision(problem, cuts), small
-            self.ledger.size = max(self.ledger.size, MANY)
+        try:  # narrowing bounds neurons by their places in all layers
+            small = None if most is None or self.options.narrowing is not None else condensed(self.exact, most)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            small = None
+        if self.ledger.size == self._given:  # else memory ran out once
+            self.ledger.size = self._given = self._size if small is None else max(self._size, MANY)
+        if small is None:
+            return
+        like = frame.problem.rows.objective.C
+        cuts = {name: cut.to(like.dtype) for name, cut in small.cuts.items()}
+        graph = place(small.problem.graph, like.dtype, like.device)
+        objective = replace(frame.problem.rows.objective, node=graph.output)
+        problem = replace(frame.problem, graph=graph, rows=replace(frame.problem.rows, objective=objective))
+        self.frame, self._certain = replace(small.in_precision(problem, cuts), scales={}), small
 
     def run(self, until: float | None) -> None:
         """Bound batches until all subproblems are closed, a counterexample is confirmed, or the time is over.
@@ -156,7 +164,9 @@ class ActivationSplit:
     def _refined(self, options: RootOptions, until: float | None) -> dict[str, Box]:
         now = monotonic()
         end = now + (options.seconds if until is None else options.share * (until - now))
-        return refine(*self._problems, self._boxes, self.ledger.size, options, end, self.options.memory // 4)
+        return refine(
+            *self._problems, self._boxes, min(self.ledger.size, self._size), options, end, self.options.memory // 4
+        )
 
     def step(self, parents: Batch, until: float | None) -> list[Batch]:
         """Split subproblems and bound both halves of each; returns what stays open."""

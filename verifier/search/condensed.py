@@ -28,6 +28,11 @@ from verifier.specs.region import Box
 CONVOLVED, ENTRY = 2.75, 550.0
 #: multiply-adds that finding the condensed network may take, some seconds
 MOST_WORK = 10**10
+#: beginnings of the names of the condensed network's own nodes
+NAMES = ENTRIES, AFFINE, OUTPUTS, OUTPUT, OF_INPUT, OF_NEURONS, UP_TO = (
+    *("condensed input", "condensed affine part", "condensed output entries", "condensed outputs"),
+    *("condensed from the input", "condensed from neurons", "condensed up to"),
+)
 #: memory that coefficients on the widest layer take meanwhile
 CHUNK_BYTES = 32 << 20
 
@@ -78,15 +83,17 @@ def condensed(frame: Frame, most: float) -> Frame | None:
         input for themselves.
     """
     problem = frame.problem
-    layers = _layers(problem.graph, frame.boxes)
-    own, count = multiply_adds(problem.graph), sum(len(layer.index) for layer in layers)
+    layers = _layers(frame)
+    outputs = _outputs(problem.graph, problem.rows.objective)
+    own, open_ = multiply_adds(problem.graph), sum(len(layer.index) for layer in layers)
+    count = open_ + len(outputs.index)
     entries = sum(torch.Size(problem.graph.shapes[layer.source]).numel() for layer in layers)
     time = CONVOLVED * own + ENTRY * entries
-    if count == 0 or count * own > MOST_WORK or _work(problem.graph, layers) > most * time:
+    work = _work(problem.graph, [*layers, outputs])
+    if open_ == 0 or count * own > MOST_WORK or work > most * time or _taken(problem.graph):
         return None
     envelopes = {layer.node.name: _decided(layer) for layer in layers if layer.node is not None}
-    layers = [layer for layer in layers if len(layer.index)]
-    layers.append(_outputs(problem.graph, problem.rows.objective))
+    layers = [*(layer for layer in layers if len(layer.index)), outputs]
     parts = [_affine(frame, envelopes, layers[:number], layer) for number, layer in enumerate(layers)]
     graph, names = _graph(problem.graph, layers, parts)
     kept = {layer.node.name: layer for layer in layers if layer.node is not None}
@@ -100,18 +107,26 @@ def condensed(frame: Frame, most: float) -> Frame | None:
     return replace(Frame.of(replace(problem, graph=graph, rows=rows), boxes, cuts), scales=scales)
 
 
-def _layers(graph: Graph, boxes: Mapping[str, Box]) -> list[_Layer]:
-    """The undecided neurons of all activations; none where some are no ReLUs, or not alone on the node before them."""
-    found: list[_Layer] = []
+def _layers(frame: Frame) -> list[_Layer]:
+    """The neurons of all activations that are undecided or that cuts name; none where some activations are no ReLUs, or
+    not alone on an affine node before them.
+
+    Cuts can be older than the boxes, and groups of few neurons are filled up with any: decided ones among them stay.
+    """
+    graph, found = frame.problem.graph, list[_Layer]()
     for node in graph.nodes:
         if node.op == "input" or OPERATORS[node.op].adjoint is not None:
             continue
-        if node.op != "relu" or node.inputs[0] in {graph.input, *(layer.source for layer in found)}:
+        taken = {graph.input, *(layer.source for layer in found), *(layer.node.name for layer in found if layer.node)}
+        if node.op != "relu" or node.inputs[0] in taken:
             return []
-        box, slope = boxes[node.inputs[0]], node.constants["slope"]
+        box, slope = frame.boxes[node.inputs[0]], node.constants["slope"]
         on, off = (box.lower >= 0).all(0), (box.upper <= 0).all(0)
-        index = (~on & ~off).reshape(-1).nonzero()[:, 0]
-        found.append(_Layer(node, node.inputs[0], index, torch.where(on, 1, torch.where(off, slope, 0)).to(slope)))
+        kept = (~on & ~off).reshape(-1)
+        if node.name in frame.cuts:
+            kept[frame.cuts[node.name].index.reshape(-1)] = True
+        through = torch.where(on, 1, torch.where(off, slope, 0)).to(slope).masked_fill(kept.reshape(on.shape), 0)
+        found.append(_Layer(node, node.inputs[0], kept.nonzero()[:, 0], through))
     return found
 
 
@@ -125,6 +140,11 @@ def _decided(layer: _Layer) -> Envelope:
 def _outputs(graph: Graph, objective: Objective) -> _Layer:
     size = torch.Size(graph.shapes[objective.node]).numel()
     return _Layer(None, objective.node, torch.arange(size, device=objective.C.device))
+
+
+def _taken(graph: Graph) -> bool:
+    """Whether a network uses a name that the condensed one needs."""
+    return any(name.startswith(NAMES) for name in graph.shapes)
 
 
 def _work(graph: Graph, layers: Sequence[_Layer]) -> int:
@@ -141,15 +161,21 @@ def _affine(frame: Frame, envelopes: Mapping[str, Envelope], before: Sequence[_L
     """The entries of a layer, pushed back through what is decided to the input and to the neurons that stay."""
     graph, like = frame.problem.graph, frame.problem.rows.objective.C
     relaxation, shape = Relaxation(frame.boxes, envelopes), graph.shapes[layer.source]
+    wanted = {graph.input, *(b.node.name for b in before if b.node is not None)}
 
     def pushed(index: Tensor) -> _Affine:
         C = like.new_zeros(1, len(index), torch.Size(shape).numel()).scatter_(2, index.reshape(1, -1, 1), 1.0)
         objective = Objective(layer.source, C.reshape(1, len(index), *shape))
         found: dict[str, Tensor] = {}
+
+        def note(name: str, A: Tensor | None) -> None:
+            if A is not None and name in wanted:
+                found[name] = A
+
         linear, scale = bound_with_scale(
-            graph, relaxation, objective, DualPoint(), watch=lambda node, A: found.__setitem__(node.name, A)
+            graph, relaxation, objective, DualPoint(), watch=lambda node, A: note(node.name, A)
         )
-        found |= linear.A
+        note(graph.input, linear.A.get(graph.input))
 
         def on(name: str, shape: tuple[int, ...]) -> Tensor:
             size = torch.Size(shape).numel()
@@ -186,17 +212,17 @@ def _graph(old: Graph, layers: Sequence[_Layer], parts: Sequence[_Affine]) -> tu
     """
     built = _Builder([old.nodes[0]], {old.input: old.input_shape})
     size = torch.Size(old.input_shape).numel()
-    entries = built.add(Node("input entries", "reshape", (old.input,), {"shape": (size,)}), (size,))
+    entries = built.add(Node(ENTRIES, "reshape", (old.input,), {"shape": (size,)}), (size,))
     constants = {"weight": torch.cat([p.weight for p in parts]), "bias": torch.cat([p.bias for p in parts])}
-    affine = built.add(Node("affine part", "linear", (entries,), constants=constants), tuple(constants["bias"].shape))
+    affine = built.add(Node(AFFINE, "linear", (entries,), constants=constants), tuple(constants["bias"].shape))
     numbers = torch.arange(len(constants["bias"]), device=constants["bias"].device)
     neurons, names = "", []
     for layer, part, rows in zip(layers, parts, numbers.split([len(p.bias) for p in parts]), strict=True):
-        name, shape = layer.source if layer.node else "output entries", (len(part.bias),)
-        own = Node(f"{name}: of the input" if neurons else name, "take", (affine,), {"axis": 0}, {"indices": rows})
+        name, shape = layer.source if layer.node else OUTPUTS, (len(part.bias),)
+        own = Node(f"{OF_INPUT} {name}" if neurons else name, "take", (affine,), {"axis": 0}, {"indices": rows})
         names.append(built.add(own, shape))
         if neurons:
-            of_neurons = Node(f"{name}: of neurons", "linear", (neurons,), constants={"weight": part.links})
+            of_neurons = Node(f"{OF_NEURONS} {name}", "linear", (neurons,), constants={"weight": part.links})
             names[-1] = built.add(Node(name, "add", (own.name, built.add(of_neurons, shape))), shape)
         if layer.node is None:
             continue
@@ -208,10 +234,10 @@ def _graph(old: Graph, layers: Sequence[_Layer], parts: Sequence[_Affine]) -> tu
         )
         if neurons:
             both = (built.shapes[neurons][0] + shape[0],)
-            relu = built.add(Node(f"neurons up to {relu}", "concat", (neurons, relu), {"axis": 0}), both)
+            relu = built.add(Node(f"{UP_TO} {relu}", "concat", (neurons, relu), {"axis": 0}), both)
         neurons = relu
     shape = old.shapes[layers[-1].source]
-    output = built.add(Node("condensed output", "reshape", (names[-1],), {"shape": shape}), shape)
+    output = built.add(Node(OUTPUT, "reshape", (names[-1],), {"shape": shape}), shape)
     return Graph(tuple(built.nodes), old.input, output, built.shapes), names
 
 
@@ -220,5 +246,5 @@ def _picked(box: Box, index: Tensor) -> Box:
 
 
 def _renumbered(cuts: Cuts, index: Tensor) -> Cuts:
-    """Cuts whose neurons count among those at `index` alone, all of them undecided."""
+    """Cuts whose neurons count among those at `index` alone, which has all of them."""
     return replace(cuts, index=torch.searchsorted(index, cuts.index))

@@ -124,7 +124,7 @@ class SearchOptions:
         narrowing: how the boxes of subproblems are tightened that stay open for long; None for not at all.
         joint: which cuts the subproblems share, in place of `narrowing`; None for no cuts.
         condense: where the undecided neurons alone take at most so many times as long as the network, the search knows
-            nothing else; None for never. Not together with `narrowing`.
+            nothing else; None for never, and never together with `narrowing`.
     """
 
     memory: int = 4 << 30
